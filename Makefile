@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0
+# The front door: each target calls a script, which has a --help of its own.
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+# One clock for a whole run; the kernel's make must not see our variables.
+export STEP_T0 := $(shell date +%s)
+unexport MAKEFLAGS
+
+.PHONY: help
+help:	## this list
+	@echo 'make TARGET [VARIABLE=VALUE]...'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' Makefile
+	@echo 'LINUX=/path/to/tree-or-tarball  another base than linux-base names (any of the same y-series)'
+	@echo 'QEMU=path  JOBS=N  V=1  FORCE=1 (tree, refresh, distclean: discard what the other side lacks)'
+
+.PHONY: run test test-debug vm
+run: kernel initramfs	## do all it needs, boot a VM, run the demo in it; leaves build/run
+	@scripts/run
+
+test: kernel initramfs selftests	## run the tests; leaves build/test
+	@scripts/test
+
+test-debug: kernel-debug initramfs selftests	## the same on a kernel with KASAN, lockdep and the like
+	@scripts/test --debug
+
+vm: kernel initramfs	## a shell in a VM
+	@scripts/vm
+
+.PHONY: deps fetch tree refresh series
+deps:	## install the Debian packages that are missing
+	@scripts/deps
+
+fetch: deps	## fetch and verify the base kernel's source
+	@scripts/fetch-linux
+
+tree: deps	## make or update build/linux, a git tree with one commit per patch
+	@scripts/series tree
+
+refresh:	## write the commits of build/linux back to patches/ and the new files
+	@scripts/series refresh
+
+series: tree	## write build/series/*.patch for git am, with a cover letter
+	@scripts/series mail
+
+.PHONY: kernel kernel-debug initramfs selftests
+kernel: tree	## build the kernel, build/kernel/test
+	@scripts/kernel test
+
+kernel-debug: tree	## build the debug kernel, build/kernel/debug
+	@scripts/kernel debug
+
+initramfs: deps	## pack what the VM starts from
+	@scripts/initramfs
+
+selftests: tree	## build the kernel's selftests that the tests run
+	@scripts/selftests
+
+.PHONY: check bisect-check
+check: series kernel	## checkpatch, sparse and W=1 on the series, shellcheck on the scripts
+	@scripts/check
+
+bisect-check: kernel	## build what each step of the series touches
+	@scripts/bisect-check
+
+.PHONY: clean distclean
+clean:	## remove what was built, but not build/linux
+	@[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name linux -exec rm -rf {} +
+
+distclean:	## remove build/ and the cache
+	@[ -n "$(FORCE)" ] || [ ! -d build/linux ] || scripts/series saved
+	@rm -rf build "$${XDG_CACHE_HOME:-$$HOME/.cache}/gmem-1g"
