@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Huge pages from the HugeTLB pool, for kernel users that are not hugetlbfs.
+ *
+ * Such a user reserves all the pages that it may need in one go, gets them one
+ * by one, and gives each back with folio_put().  It needs no VMA, no inode of
+ * hugetlbfs and no resv_map.
+ */
+#ifndef _LINUX_HUGETLB_ALLOC_H
+#define _LINUX_HUGETLB_ALLOC_H
+
+#include <linux/types.h>
+
+struct folio;
+struct hugetlb_reservation;
+struct mempolicy;
+
+unsigned long hugetlb_pool_orders(void);
+int hugetlb_pool_order(unsigned int page_shift);
+
+struct hugetlb_reservation *hugetlb_reserve(unsigned int order,
+					    unsigned long nr_huge_pages);
+void hugetlb_unreserve(struct hugetlb_reservation *resv);
+struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
+				     struct mempolicy *mpol, pgoff_t ilx);
+
+#endif /* _LINUX_HUGETLB_ALLOC_H */
