@@ -45,8 +45,8 @@ struct mempolicy;
  *            -ENOMEM, the nodes that policy and cpuset allow, or a cgroup, have
  *            no page left; -EAGAIN, a page of the file has left it, but not yet
  *            arrived here: ask again; -EINTR, a fatal signal is pending.
- *            Process context, under the lock that serialises allocations of
- *            this index, but not under the mapping's invalidate lock.
+ *            Process context, one call at a time for an index of a file, and
+ *            without the mapping's invalidate lock.
  */
 struct guest_memfd_allocator_ops {
 	const char *name;

@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # What a user's configuration may say must not show.
-cat >"$work/gitconfig" <<-'CONF'
+cat >"$work/.gitconfig" <<-'CONF'
 	[user]
 		name = Test
 		email = test@localhost
@@ -27,8 +27,8 @@ cat >"$work/gitconfig" <<-'CONF'
 	[init]
 		defaultBranch = other
 CONF
-export GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CONFIG_NOSYSTEM=1 NO_SPACE_CHECK=1 XDG_CACHE_HOME=$work/cache
-unset LINUX FORCE GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+export HOME=$work NO_SPACE_CHECK=1 XDG_CACHE_HOME=$work/cache
+unset LINUX FORCE XDG_CONFIG_HOME GIT_CONFIG_GLOBAL GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
 n=0 failed=0
 result() { # STATUS NAME

@@ -41,7 +41,7 @@
 /* What the guest is to do; it visits one word of each cache line. */
 enum guest_op {
 	OP_NONE,
-	OP_FILL,	/* write (word's address ^ seed) */
+	OP_FILL,	/* write (word's offset ^ seed) */
 	OP_CHECK,	/* expect that */
 	OP_CHECK_ZERO,	/* expect 0 */
 	OP_TOUCH,	/* write a word of each 4K page */
@@ -49,9 +49,9 @@ enum guest_op {
 
 struct guest_cmd {
 	enum guest_op op;
-	u64 gpa;
+	u64 gva;
 	u64 size;
-	u64 seed;
+	u64 seed;	/* not a multiple of 64 */
 };
 
 static struct guest_cmd guest_cmd;
@@ -59,14 +59,15 @@ static struct guest_cmd guest_cmd;
 static void guest_run_cmd(const struct guest_cmd *cmd)
 {
 	const u64 stride = cmd->op == OP_TOUCH ? SZ_4K : 64;
-	u64 end = cmd->gpa + cmd->size;
+	u64 end = cmd->gva + cmd->size;
 	u64 gva, want, got;
 
 	if (cmd->op == OP_NONE)
 		return;
 
-	for (gva = cmd->gpa; gva < end; gva += stride) {
-		want = cmd->op == OP_CHECK_ZERO ? 0 : gva ^ cmd->seed;
+	for (gva = cmd->gva; gva < end; gva += stride) {
+		want = cmd->op == OP_CHECK_ZERO ? 0 :
+						  (gva - cmd->gva) ^ cmd->seed;
 		if (cmd->op == OP_FILL || cmd->op == OP_TOUCH) {
 			WRITE_ONCE(*(u64 *)gva, want);
 			continue;
@@ -161,7 +162,10 @@ FIXTURE(gmem)
 	u64 flags;
 	bool private;
 	void *hva;
+	gva_t scratch;
 };
+
+#define gmem_data FIXTURE_DATA(gmem)
 
 FIXTURE_VARIANT(gmem)
 {
@@ -169,19 +173,41 @@ FIXTURE_VARIANT(gmem)
 	unsigned int vm_type;
 };
 
-#define GMEM_VARIANT(name, shift, type)					\
-	FIXTURE_VARIANT_ADD(gmem, name)					\
-	{								\
-		.page_shift = shift,					\
-		.vm_type = type,					\
-	}
+FIXTURE_VARIANT_ADD(gmem, sw_protected_4k)
+{
+	.page_shift = 12,
+	.vm_type = KVM_X86_SW_PROTECTED_VM,
+};
 
-GMEM_VARIANT(sw_protected_4k, 12, KVM_X86_SW_PROTECTED_VM);
-GMEM_VARIANT(sw_protected_2m, 21, KVM_X86_SW_PROTECTED_VM);
-GMEM_VARIANT(sw_protected_1g, 30, KVM_X86_SW_PROTECTED_VM);
-GMEM_VARIANT(default_4k, 12, KVM_X86_DEFAULT_VM);
-GMEM_VARIANT(default_2m, 21, KVM_X86_DEFAULT_VM);
-GMEM_VARIANT(default_1g, 30, KVM_X86_DEFAULT_VM);
+FIXTURE_VARIANT_ADD(gmem, sw_protected_2m)
+{
+	.page_shift = 21,
+	.vm_type = KVM_X86_SW_PROTECTED_VM,
+};
+
+FIXTURE_VARIANT_ADD(gmem, sw_protected_1g)
+{
+	.page_shift = 30,
+	.vm_type = KVM_X86_SW_PROTECTED_VM,
+};
+
+FIXTURE_VARIANT_ADD(gmem, default_4k)
+{
+	.page_shift = 12,
+	.vm_type = KVM_X86_DEFAULT_VM,
+};
+
+FIXTURE_VARIANT_ADD(gmem, default_2m)
+{
+	.page_shift = 21,
+	.vm_type = KVM_X86_DEFAULT_VM,
+};
+
+FIXTURE_VARIANT_ADD(gmem, default_1g)
+{
+	.page_shift = 30,
+	.vm_type = KVM_X86_DEFAULT_VM,
+};
 
 static u64 hugetlb_flags(unsigned int page_shift)
 {
@@ -246,7 +272,7 @@ FIXTURE_TEARDOWN(gmem)
 	}
 }
 
-static int create_file(FIXTURE_DATA(gmem) *self)
+static int create_file(gmem_data *self)
 {
 	return vm_create_guest_memfd(self->vm, self->size, self->flags);
 }
@@ -264,7 +290,7 @@ static int create_errno(struct kvm_vm *vm, u64 size, u64 flags)
 }
 
 /* Bind @size bytes of the file, from @offset, at TEST_GPA + @delta. */
-static void bind_file(FIXTURE_DATA(gmem) *self, int fd, u64 offset, u64 size,
+static void bind_file(gmem_data *self, int fd, u64 offset, u64 size,
 		      u64 delta)
 {
 	const u64 gpa = TEST_GPA + delta;
@@ -284,7 +310,7 @@ static void bind_file(FIXTURE_DATA(gmem) *self, int fd, u64 offset, u64 size,
 		       align_up(gpa + size - start, SZ_1G), PG_LEVEL_1G);
 }
 
-static void unbind_file(FIXTURE_DATA(gmem) *self)
+static void unbind_file(gmem_data *self)
 {
 	vm_set_user_memory_region2(self->vm, TEST_SLOT, KVM_MEM_GUEST_MEMFD,
 				   0, 0, NULL, -1, 0);
@@ -312,7 +338,7 @@ static void set_cmd(struct kvm_vm *vm, enum guest_op op, u64 offset, u64 size,
 {
 	guest_cmd = (struct guest_cmd) {
 		.op = op,
-		.gpa = TEST_GPA + offset,
+		.gva = TEST_GPA + offset,
 		.size = size,
 		.seed = seed,
 	};
@@ -333,7 +359,7 @@ struct mappings {
 	long faults;
 };
 
-static struct mappings read_mappings(FIXTURE_DATA(gmem) *self)
+static struct mappings read_mappings(gmem_data *self)
 {
 	return (struct mappings) {
 		.nr_1g = vm_get_stat(self->vm, pages_1g),
@@ -344,12 +370,15 @@ static struct mappings read_mappings(FIXTURE_DATA(gmem) *self)
 }
 
 /* What mappings and faults the first touch of all of a region makes. */
-static struct mappings touch_all(FIXTURE_DATA(gmem) *self, u64 delta, u64 size)
+static struct mappings touch_all(gmem_data *self, u64 delta, u64 size)
 {
 	struct mappings before, after;
 
-	/* Get the guest's code and stack mapped first. */
-	run_cmd(self->vm, self->vcpu[0], OP_TOUCH, delta, 0, 0);
+	/* Get the guest's code and stack mapped first, and a page to touch. */
+	if (!self->scratch)
+		self->scratch = vm_alloc_page(self->vm);
+	run_cmd(self->vm, self->vcpu[0], OP_TOUCH, self->scratch - TEST_GPA,
+		SZ_4K, 1);
 
 	before = read_mappings(self);
 	run_cmd(self->vm, self->vcpu[0], OP_TOUCH, delta, size, 1);
@@ -806,7 +835,7 @@ static void sigbus(int sig)
 	siglongjmp(sigbus_env, 1);
 }
 
-static bool access_raises_sigbus(volatile char *p, bool write)
+static bool access_raises_sigbus(char *p, bool write)
 {
 	struct sigaction old, sa = { .sa_handler = sigbus };
 	bool raised = true;
@@ -814,9 +843,9 @@ static bool access_raises_sigbus(volatile char *p, bool write)
 	sigaction(SIGBUS, &sa, &old);
 	if (!sigsetjmp(sigbus_env, 1)) {
 		if (write)
-			*p = 1;
+			WRITE_ONCE(*p, 1);
 		else
-			(void)*p;
+			(void)READ_ONCE(*p);
 		raised = false;
 	}
 	sigaction(SIGBUS, &old, NULL);
@@ -870,7 +899,7 @@ static void *vcpu_thread(void *vcpu)
 /* Two vCPUs race for each page of a file that has reserved just enough. */
 TEST_F_TIMEOUT(gmem, concurrent_faults, TIMEOUT)
 {
-	const int rounds = variant->page_shift == 30 ? 2 : 50;
+	const int rounds = variant->page_shift == 30 ? 1 : 50;
 	pthread_t thread[NR_VCPUS];
 	struct stat st;
 	int fd, i, n;
@@ -900,7 +929,7 @@ TEST_F_TIMEOUT(gmem, concurrent_faults, TIMEOUT)
 /* A vCPU never runs out of memory, however often it is taken away from it. */
 TEST_F_TIMEOUT(gmem, punch_under_guest, TIMEOUT)
 {
-	const int rounds = variant->page_shift == 30 ? 3 : 200;
+	const int rounds = variant->page_shift == 30 ? 2 : 200;
 	pthread_t thread;
 	int fd, i;
 
@@ -918,6 +947,150 @@ TEST_F_TIMEOUT(gmem, punch_under_guest, TIMEOUT)
 	}
 
 	close(fd);
+}
+
+/*
+ * A guest that maps single pages of what KVM has as a huge page.  With shadow
+ * paging KVM's mapping must not be larger than the guest's, which here has the
+ * pages in reverse order.
+ */
+TEST_F_TIMEOUT(gmem, small_guest_pages, TIMEOUT)
+{
+	const u64 alias = 16ULL * SZ_1G;	/* from TEST_GPA */
+	const int nr = 16;
+	struct kvm_vcpu *vcpu = self->vcpu[0];
+	int fd, i;
+
+	fd = create_file(self);
+	bind_file(self, fd, 0, self->size, 0);
+	for (i = 0; i < nr; i++)
+		virt_map(self->vm, TEST_GPA + alias + i * SZ_4K,
+			 TEST_GPA + (nr - 1 - i) * SZ_4K, 1);
+
+	for (i = 0; i < nr; i++)
+		run_cmd(self->vm, vcpu, OP_FILL, alias + i * SZ_4K, SZ_4K,
+			2 * i + 1);
+	for (i = 0; i < nr; i++) {
+		run_cmd(self->vm, vcpu, OP_CHECK, alias + i * SZ_4K, SZ_4K,
+			2 * i + 1);
+		run_cmd(self->vm, vcpu, OP_CHECK, (nr - 1 - i) * SZ_4K, SZ_4K,
+			2 * i + 1);
+	}
+
+	close(fd);
+}
+
+struct populate {
+	size_t page_size;
+	int fd;
+	int nr_pages;
+	int error;
+	bool stop;
+};
+
+static void *populate_thread(void *arg)
+{
+	struct populate *p = arg;
+	int i;
+
+	for (i = 0; !READ_ONCE(p->stop); i = (i + 1) % p->nr_pages)
+		if (fallocate(p->fd, FALLOC_FL_KEEP_SIZE, i * p->page_size,
+			      p->page_size))
+			WRITE_ONCE(p->error, errno);
+	return NULL;
+}
+
+static void *punch_thread(void *arg)
+{
+	struct populate *p = arg;
+	int i;
+
+	for (i = 0; !READ_ONCE(p->stop); i = (i + 1) % p->nr_pages)
+		if (fallocate(p->fd, FALLOC_FL_KEEP_SIZE |
+			      FALLOC_FL_PUNCH_HOLE, i * p->page_size,
+			      p->page_size))
+			WRITE_ONCE(p->error, errno);
+	return NULL;
+}
+
+/* The file's reservation is good at any moment, with no page to spare. */
+TEST_F_TIMEOUT(gmem, populate_and_punch, TIMEOUT)
+{
+	struct populate p = { .page_size = self->page_size, .nr_pages = 4 };
+	pthread_t thread[6];
+	int others = -1;
+	long rest;
+	int i;
+
+	if (variant->page_shift != 21)
+		SKIP(return, "4K pages are not reserved, 1G takes too long");
+
+	rest = self->before.free - self->before.resv - p.nr_pages;
+	if (rest < 0)
+		SKIP(return, "needs %d free huge pages", p.nr_pages);
+
+	p.fd = vm_create_guest_memfd(self->vm, p.nr_pages * self->page_size,
+				     self->flags);
+	if (rest) {
+		others = vm_create_guest_memfd(self->vm, rest * self->page_size,
+					       self->flags);
+		ASSERT_EQ(0, fallocate(others, FALLOC_FL_KEEP_SIZE, 0,
+				       rest * self->page_size));
+	}
+
+	for (i = 0; i < ARRAY_SIZE(thread); i++)
+		pthread_create(&thread[i], NULL,
+			       i % 2 ? punch_thread : populate_thread, &p);
+	sleep(10);
+	WRITE_ONCE(p.stop, true);
+	for (i = 0; i < ARRAY_SIZE(thread); i++)
+		pthread_join(thread[i], NULL);
+
+	EXPECT_EQ(0, p.error);
+
+	close(p.fd);
+	if (others >= 0)
+		close(others);
+}
+
+/* What is reserved stays so when the pool shrinks and its pages are surplus. */
+TEST_F_TIMEOUT(gmem, shrink_pool, TIMEOUT)
+{
+	static const char dir[] = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+	const size_t page_size = self->page_size;
+	struct pool_count now;
+	char nr[32];
+	int fd;
+
+	if (variant->page_shift != 21)
+		SKIP(return, "for the pool of 2M only");
+	if (self->before.node[1].nr >= 0)
+		SKIP(return, "pages may come back on other nodes");
+	if (self->before.surplus || !write_string(dir, "nr_hugepages", "0"))
+		SKIP(return, "needs root, and a pool without surplus pages");
+
+	snprintf(nr, sizeof(nr), "%ld", self->before.nr);
+	ASSERT_TRUE(write_string(dir, "nr_hugepages", "2"));
+	fd = create_file(self);
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, 2 * page_size));
+	ASSERT_TRUE(write_string(dir, "nr_hugepages", "0"));
+
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+			       0, page_size));
+	read_pool(page_size, &now);
+	EXPECT_EQ(2, now.nr);
+	EXPECT_EQ(2, now.surplus);
+	EXPECT_EQ(1, now.free);
+	EXPECT_EQ(1, now.resv);
+	EXPECT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, page_size));
+
+	close(fd);
+	read_pool(page_size, &now);
+	EXPECT_EQ(0, now.nr);
+	EXPECT_EQ(0, now.surplus);
+	EXPECT_EQ(0, now.resv);
+
+	ASSERT_TRUE(write_string(dir, "nr_hugepages", nr));
 }
 
 TEST_HARNESS_MAIN
