@@ -443,7 +443,7 @@ TEST_F(gmem, create_flags)
 	EXPECT_EQ(self->private ? EOPNOTSUPP : 0,
 		  create_errno(self->vm, size, self->flags |
 			       GUEST_MEMFD_FLAG_MMAP));
-	/* Without mmap() it's the guest's alone, on any VM. */
+	/* Without mmap() it can be created on any VM. */
 	EXPECT_EQ(0, create_errno(self->vm, size,
 				  self->flags & ~GUEST_MEMFD_FLAG_MMAP));
 }
