@@ -289,7 +289,207 @@ check "git am gives the tree" series verify
 sed -i 's/third(10)/fourth(10)/' "$repo"/build/series/0002-*
 refused "git am of other patches does not" "gives another tree than build/linux: mm/b.c" series verify
 
+# ----------------------------------------------------------- a patch that moves
+# functions NAME...: of six lines each
+functions() {
+	local sep=
+	for f in "$@"; do
+		printf '%sint %s(int x)\n{\n\tx += 1;\n\n\treturn %s_too(x) + %s_more(x);\n}\n' "$sep" "$f" "$f" "$f"
+		sep=$'\n'
+	done
+}
+functions one two three four five >"$base/mm/pool.c"
+unset date
+rm -rf "$repo"/patches/[0-9]* "$repo/virt" "$repo/MAINTAINERS" "$linux"
+check "another tree of no patches" series tree
+edit mm/pool.c 10 '	x += 10;'
+commit "mm/pool: An edit of what moves"
+skeleton=$'// SPDX\n\n/*\n * Moved\n */'
+echo "$skeleton" >"$linux/mm/new.c"
+edit mm/Makefile 1 'obj-y += a.o new.o'
+commit "mm/new: A skeleton" mm/new.c
+check "refresh of the skeleton" series refresh
+list=$'# What leaves pool.c\nmove mm/pool.c mm/new.c\n\nMoved\n\tfour\n\ttwo .. three = 2\t# behind it'
+printf 'From: T <t@localhost>\nDate: Tue, 03 Feb 2026 04:05:06 +0130\nSubject: mm/pool: move two\n\nmove it now\n---\n%s\n' "$list" \
+	>"$repo/patches/0003-mm-pool-move-two.patch"
+check "make tree with a move" series tree
+moved() { # in the order of the list
+	diff "$linux/mm/new.c" <(echo "$skeleton"; echo; functions four two three | sed '10s/1/10/') &&
+		diff "$linux/mm/pool.c" <(functions one five)
+}
+check "what moves is what an earlier patch made of it" moved
+check "scripts/series moves" same <(series moves) "$(g rev-parse guest_memfd~1 guest_memfd | xargs) mm/pool.c mm/new.c"
+edit mm/new.c 9 '	x += 100;'
+edit mm/pool.c 3 '	x += 1000;'
+commit "mm/new: Edit what was moved"
+check "round trip with a move and a later edit of its files" round_trip
+check "the repository has the skeleton" same "$repo/mm/new.c" "$skeleton"
+check "and the list as it was" same <(sed '1,/^---$/d' "$repo"/patches/0003-*) "$list"
+head=$(g rev-parse guest_memfd)
+check "commit ids are reproducible with a move" ids
+check "make series with a move" series mail
+check "as an ordinary diff" grep -q '^-int two(int x)$' "$repo"/build/series/0003-*
+check "git am of which gives the tree" series verify
+fixed() {
+	sed -i 's/three_more(x)/three_fixed(x)/' "$base/mm/pool.c"
+	touch -d 2026-01-01 "$base/Makefile"
+	series tree || return 1
+	grep -q 'three_fixed(x)' "$linux/mm/new.c" && grep -q 'x += 100;' "$linux/mm/new.c" || return 1
+	if grep three "$linux/mm/pool.c"; then return 1; fi
+	sed -i 's/three_fixed(x)/three_more(x)/' "$base/mm/pool.c"
+	touch -d 2026-01-02 "$base/Makefile"
+	series tree && [ "$(g rev-parse guest_memfd)" = "$head" ]
+}
+check "a later base's fix of what moves goes to the new file" fixed
+drift() {
+	sed -i 's/^int three(/int added(int x)\n{\n}\n\n&/' "$base/mm/pool.c"
+	touch -d 2026-01-03 "$base/Makefile"
+}
+undrift() {
+	sed -i '/^int added/,/^$/d' "$base/mm/pool.c"
+	touch -d 2026-01-04 "$base/Makefile"
+}
+drift
+refused "a later base with one more function in a run" \
+	"patches/0003-mm-pool-move-two.patch: two .. three: 3 definitions in mm/pool.c, the list says 2; this is Linux 7.3.9, the series is for" \
+	series tree
+undrift
+check "and without it again" series tree
+check "as it was" test "$(g rev-parse guest_memfd)" = "$head"
+
+# scripts/check on it: lines of the move are upstream's, others are ours
+cat >"$work/check.py" <<'PYTHON'
+import importlib.machinery
+import importlib.util
+import sys
+from pathlib import Path
+sys.dont_write_bytecode = True
+loader = importlib.machinery.SourceFileLoader("check", sys.argv[1])
+check = importlib.util.module_from_spec(importlib.util.spec_from_loader("check", loader))
+loader.exec_module(check)
+ours = sorted(line for path, line in check.added_lines() if path == "mm/new.c")
+assert ours == [1, 2, 3, 4, 5, 9, 16], ours
+patch = next(Path(sys.argv[2]).glob("0003-*"))
+lines = patch.read_text().splitlines()
+moved = f"{lines.index('+int two(int x)') + 1}: WARNING:X: upstream's"
+others = [f"{lines.index('-int two(int x)') + 1}: WARNING:X: removed", "3: WARNING:X: message", "9999: WARNING:X: y"]
+assert check.upstream(patch, [moved, *others]) == [moved]
+base = [("mm/pool.c", 5, "known"), ("mm/pool.c", 3, "of a line that we edit")]
+series = [("mm/new.c", 8, "known"), ("mm/new.c", 9, "of a line that we edit"), ("mm/new.c", 10, "known"), ("mm/new.c", 8, "new")]
+check.sources = lambda: ["mm/new.o"]
+check.compile_warnings = lambda commit, objects: base if commit == "base" else series
+assert check.compiled() == 3
+PYTHON
+check "scripts/check tells moved lines from ours" python3 "$work/check.py" "$repo/scripts/check" "$repo/build/series"
+
+# amended N COMMAND...: in a rebase, at the Nth commit
+amended() { GIT_SEQUENCE_EDITOR="sed -i $1s/pick/edit/" g rebase -q -i base && "${@:2}" && g commit -q -a --amend --no-edit; }
+continued() { GIT_EDITOR=: g rebase --continue; }
+whole() { round_trip && [ "$(series moves | wc -l)" = 1 ] && [ "$(g rev-list --count base..guest_memfd)" = 4 ]; }
+outside() { amended 1 edit mm/pool.c 31 '	x += 5;' && continued && whole; }
+check "a commit before the move amended, outside of what moves" outside
+within() {
+	amended 1 edit mm/pool.c 17 '	x += 3;' || return 1
+	if continued; then echo "no conflict"; return 1; fi
+	series move && continued && grep -q 'x += 3;' "$linux/mm/new.c" && grep -q 'x += 100;' "$linux/mm/new.c" && whole
+}
+check "a commit before the move amended in what moves, scripts/series move at the conflict" within
+reworded() { amended 3 g commit -q --amend -m "mm/pool: move more" -m "Why." && continued && whole && [ -e "$repo/patches/0003-mm-pool-move-more.patch" ]; }
+check "the message of the move changed" reworded
+list_edited() {
+	sed -i 's/^\ttwo \.\. three = 2/\tthree\n\ttwo/' "$repo"/patches/0003-*
+	series tree && diff <(grep -o '^int [a-z]*' "$linux/mm/new.c" | xargs) <(echo int four int three int two) && whole
+}
+check "an edit of the list reaches build/linux" list_edited
+
+good=$(g rev-parse guest_memfd)
+stopped() { # at the commit behind the move
+	amended 1 edit mm/pool.c 3 '	x += 7;' || return 1
+	! continued && [ -e "$linux/.git/rebase-merge" ]
+}
+check "a rebase that stops behind the move" stopped
+refused "scripts/series move there" '("mm/new: Edit what was moved"), which is no move of patches/' series move
+g rebase --abort
+reset
+tampered() { sed -i 's/four_too/four_other/' "$linux/mm/new.c"; }
+amended 3 tampered >"$work/out" 2>&1 || true
+continued >"$work/out" 2>&1 || true
+refused "scripts/series move behind the move" "four is defined nowhere in mm/pool.c, as of HEAD of build/linux" series move
+refused "a move with an edit" '("mm/pool: move more") is not what its move list gives: redo it with scripts/series move' series refresh
+redone() { amended 3 series move && continued && series refresh && [ "$(g rev-parse 'guest_memfd^{tree}')" = "$(g rev-parse "$good^{tree}")" ]; }
+check "which scripts/series move redoes" redone
+good=$(g rev-parse guest_memfd)
+besides() { edit mm/a.c 3 '	besides(3);'; }
+amended 3 besides >"$work/out" 2>&1 || true
+continued >"$work/out" 2>&1 || true
+refused "a move with an edit of another file" "is not what its move list gives" series refresh
+reset
+amended 3 tampered >"$work/out" 2>&1 || true
+g commit -q --amend -m "mm/pool: Another subject" || true
+continued >"$work/out" 2>&1 || true
+refused "a move with an edit and another subject" "mm/new.c is touched by two commits" series refresh
+reset
+before_the_move() {
+	amended 2 g commit -q --amend --no-edit && sed -i 's/SPDX/SPDX 2/' "$linux/mm/new.c" &&
+		g commit -q -a -m "mm/new: Edit the skeleton" -m "Because." && continued
+}
+check "a skeleton edited by a commit of its own before the move" before_the_move
+refused "which refresh refuses" "mm/new.c is touched by two commits" series refresh
+folded() { fold_skeleton && whole && same "$repo/mm/new.c" "${skeleton/SPDX/SPDX 2}"; }
+fold_skeleton() { GIT_SEQUENCE_EDITOR="sed -i 3s/pick/fixup/" g rebase -q -i base; }
+check "and takes folded" folded
+good=$(g rev-parse guest_memfd)
+printf 'From: T <t@localhost>\nDate: Tue, 03 Feb 2026 04:05:06 +0130\nSubject: x\n\n---\n%s\n' \
+	$'diff --git a/mm/new.c b/mm/new.c\n--- a/mm/new.c\n+++ b/mm/new.c\n@@ -1 +1 @@\n-// SPDX 2\n+// SPDX 3' >"$repo/patches/0002-z.patch"
+refused "a patch that edits the skeleton before the move" "patches/0002-z.patch edits mm/new.c, which 0002-mm-new-A-skeleton.patch brings" series tree
+rm "$repo/patches/0002-z.patch"
+p=$(cd "$repo" && echo patches/0003-*)
+cp "$repo/$p" "$work/kept"
+# broken NAME TEXT SED: that make tree refuses the move patch when sed made this of it
+broken() {
+	sed -i "$3" "$repo/$p"
+	refused "$1" "$p: $2" series tree
+	cp "$work/kept" "$repo/$p"
+}
+broken "a list with a name that nothing defines" "fuor is defined nowhere in mm/pool.c; this is Linux 7.3.9, the series is for" 's/^\tfour/\tfuor/'
+broken "a list with a malformed line" "'four -': not a run" 's/^\tfour/\tfour -/'
+broken "a list and a diff" "a move list beside a diff" '/^Moved/idiff --git a/mm/a.c b/mm/a.c'
+broken "a list and a new file" "a move list beside New-file" 's/^---$/New-file: mm\/new.c\n---/'
+broken "a move to a file that no patch brings" "move mm/pool.c mm/a.c: the first is to be a file of the kernel, the second a new file" \
+	's/^move.*/move mm\/pool.c mm\/a.c/'
+broken "a move from a file that is not there" "there is no mm/pond.c" 's/^move.*/move mm\/pond.c mm\/new.c/'
+check "the move as it was" series tree
+check "gives what it gave" test "$(g rev-parse guest_memfd)" = "$good"
+rm "$repo/$p"
+refused "no list for a move" "mm/new.c is touched by two commits" series refresh
+refused "scripts/series moves without a list" "no commit of build/linux is a move" series moves
+refused "scripts/series move without a list" "patches/ has no move list" series move
+cp "$work/kept" "$repo/$p"
+
 # ---------------------------------------------------- the series of this repository
+cat >"$work/fix.py" <<'PYTHON'
+import importlib.machinery
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+sys.dont_write_bytecode = True
+repo = Path(sys.argv[1])
+loader = importlib.machinery.SourceFileLoader("cmove", str(repo / "scripts/cmove"))
+cmove = importlib.util.module_from_spec(importlib.util.spec_from_loader("cmove", loader))
+loader.exec_module(cmove)
+lists = {cmove.parse(text)[:2]: text for path in repo.glob("patches/0*.patch")
+         if "\nmove " in (text := path.read_text().partition("\n---\n")[2])[:1000] or text.startswith("move ")}
+for line in open(sys.argv[2]):
+    parent, commit, source, dest = line.split()
+    show = lambda name: subprocess.run(["git", "show", name], cwd=repo / "build/linux", check=True, capture_output=True, text=True).stdout
+    before, skeleton, after = show(f"{parent}:{source}"), show(f"{parent}:{dest}"), show(f"{commit}:{dest}")
+    moved = [line for line in after.split("\n") if line.startswith("\t") and line.endswith(";") and before.count(f"\n{line}\n") == 1]
+    for line in moved[::len(moved) // 10 or 1]:
+        left, got = cmove.move(lists[source, dest], before.replace(f"\n{line}\n", f"\n{line}\n\tfix_of_7_3_y();\n"), skeleton)
+        assert f"{line}\n\tfix_of_7_3_y();\n" in got and "fix_of_7_3_y" not in left, line
+    assert moved
+PYTHON
 real=$here/build/linux
 if [ -e "$real/.git/series/stamp.json" ]; then
 	unset LINUX
@@ -321,6 +521,9 @@ if [ -e "$real/.git/series/stamp.json" ]; then
 		[ -e "$repo/patches/cover-letter.txt" ] || printf 'x\n\nx\n' >"$repo/patches/cover-letter.txt"
 		check "the series: make series" series mail
 		check "the series: git am gives its tree" series verify
+		if series moves >"$work/moves" 2>"$work/out"; then
+			check "the series: a fix of what moves goes with it" python3 "$work/fix.py" "$repo" "$work/moves"
+		fi
 	fi
 else
 	n=$((n + 1)); echo "ok $n - the series # SKIP there is no build/linux"
