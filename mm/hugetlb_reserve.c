@@ -174,7 +174,6 @@ struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
 	struct hugepage_subpool *spool = resv->spool;
 	struct hstate *h = spool->hstate;
 	struct folio *folio;
-	long gbl_reserve;
 
 	if (hugepage_subpool_get_pages(spool, 1) < 0)
 		return ERR_PTR(-EAGAIN);
@@ -193,8 +192,7 @@ struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
 				    HUGETLB_ALLOC_USE_GLOBAL_RESERVATIONS |
 				    HUGETLB_ALLOC_NO_SURPLUS);
 	if (IS_ERR(folio)) {
-		gbl_reserve = hugepage_subpool_put_pages(spool, 1);
-		WARN_ON_ONCE(gbl_reserve);
+		hugepage_subpool_cancel_pages(spool, 1, 0);
 		return ERR_PTR(-ENOMEM);
 	}
 

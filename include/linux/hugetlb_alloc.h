@@ -1,10 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Huge pages from the HugeTLB pool, for kernel users that are not hugetlbfs.
+ * Huge pages from the HugeTLB pools, for kernel users that are not hugetlbfs.
  *
  * Such a user reserves all the pages that it may need in one go, gets them one
- * by one, and gives each back with folio_put().  It needs no VMA, no inode of
- * hugetlbfs and no resv_map.
+ * by one, by memory policy, and gives each back with folio_put(), which restores
+ * the reservation.  It needs no VMA, no inode of hugetlbfs and no resv_map.
+ *
+ * The hugetlb cgroup of the current task is charged for the reservation when
+ * that is made, and for a page when that is allocated; so is the memory cgroup
+ * where it accounts HugeTLB.  Each charge is taken back with what it is for.
+ *
+ * These are the terms that a user thinks in: an order, a number of pages, a
+ * policy.  linux/hugetlb.h, with hstates, subpools and the flags in struct folio
+ * that HugeTLB keeps to itself, is not needed along with this.
  */
 #ifndef _LINUX_HUGETLB_ALLOC_H
 #define _LINUX_HUGETLB_ALLOC_H

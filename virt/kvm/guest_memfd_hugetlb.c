@@ -16,13 +16,7 @@
 #include <linux/kvm.h>
 #include <linux/mm.h>
 
-#include <uapi/asm-generic/hugetlb_encode.h>
-
 #include "guest_memfd.h"
-
-/* KVM's own, but no different from what other system calls use. */
-static_assert(GUEST_MEMFD_HUGE_SHIFT == HUGETLB_FLAG_ENCODE_SHIFT);
-static_assert(GUEST_MEMFD_HUGE_MASK == HUGETLB_FLAG_ENCODE_MASK);
 
 static int gmem_hugetlb_order(u64 flags)
 {

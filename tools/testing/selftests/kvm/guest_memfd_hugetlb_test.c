@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <linux/falloc.h>
+#include <linux/memfd.h>
 #include <linux/sizes.h>
 
 #include "kvm_util.h"
@@ -37,6 +38,11 @@
 #define MAX_NODES	8
 /* Seconds.  Clearing 1G and having a guest visit it takes its time. */
 #define TIMEOUT		600
+
+/* The page size is encoded as users know it from memfd_create(). */
+static_assert(GUEST_MEMFD_HUGE_SHIFT == MFD_HUGE_SHIFT);
+static_assert(GUEST_MEMFD_HUGE_MASK == MFD_HUGE_MASK);
+static_assert(GUEST_MEMFD_HUGE_1GB == MFD_HUGE_1GB);
 
 /* What the guest is to do; it visits one word of each cache line. */
 enum guest_op {
