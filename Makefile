@@ -18,11 +18,15 @@ help:	## this list
 run: kernel initramfs	## do all it needs, boot a VM, run the demo in it; leaves build/run
 	@scripts/run
 
-test: kernel initramfs selftests	## run the tests; leaves build/test
+test: kernel kernel-alloc initramfs selftests	## run the tests; leaves build/test
 	@scripts/test
 
 test-debug: kernel-debug initramfs selftests	## the same on a kernel with KASAN, lockdep and the like
 	@scripts/test --debug
+
+.PHONY: regress-hugetlb
+regress-hugetlb: tree	##  compare HugeTLB with that of the base; leaves build/regress-hugetlb
+	@scripts/regress-hugetlb
 
 vm: kernel initramfs	## a shell in a VM
 	@scripts/vm
@@ -43,9 +47,12 @@ refresh:	## write the commits of build/linux back to patches/ and the new files
 series: tree	## write build/series/*.patch for git am, with a cover letter
 	@scripts/series mail
 
-.PHONY: kernel kernel-debug initramfs selftests
+.PHONY: kernel kernel-alloc kernel-debug initramfs selftests
 kernel: tree	## build the kernel, build/kernel/test
 	@scripts/kernel test
+
+kernel-alloc: tree	## build the kernel with HugeTLB pools but no hugetlbfs, build/kernel/alloc
+	@scripts/kernel alloc
 
 kernel-debug: tree	## build the debug kernel, build/kernel/debug
 	@scripts/kernel debug
@@ -62,6 +69,11 @@ check: series kernel	## checkpatch, sparse and W=1 on the series, shellcheck on 
 
 bisect-check: kernel	## build what each step of the series touches
 	@scripts/bisect-check
+
+.PHONY: nfc
+nfc: tree	## prove that the commits which only move code change none, for x86-64 and arm64
+	@scripts/deps nfc
+	@scripts/nfc
 
 .PHONY: clean distclean
 clean:	## remove what was built, but not build/linux

@@ -7,9 +7,9 @@
  * hstate.  Its pages are set aside, at boot or when an administrator says so,
  * and kept for whoever asks for huge pages of that size: hugetlbfs and what is
  * built on it, and users inside the kernel (linux/hugetlb_alloc.h).  This file
- * gives pages out and takes them back.  It knows of memory policies and
- * cgroups, but neither of files nor of address spaces; those are the business
- * of hugetlb.c.
+ * gives pages out and takes them back.  It knows of memory policies and of the
+ * cgroups that it charges, but neither of files nor of mappings; those are the
+ * business of hugetlb.c.
  *
  * A page of a pool is free, on the list of its node, or allocated, on the
  * active list (or isolated from there for migration).  hugetlb_lock protects
@@ -32,7 +32,8 @@
  *
  * A surplus page comes from the page allocator when the pool has none for a
  * request and nr_overcommit_huge_pages allows for it.  It goes back there when
- * it is freed.  Shrinking a pool whose pages are in use makes surplus pages too.
+ * it is freed and no reservation needs it.  Shrinking a pool whose pages are in
+ * use makes surplus pages too.
  *
  * Pages come to a pool at boot, from memblock or CMA before there is a page
  * allocator, or later from that.  Pages that are larger than the page allocator
@@ -87,6 +88,8 @@
  * through the subpool.  min_hpages are reserved in the pool when the subpool is
  * made; rsv_hpages is what is left of them.  A request takes from rsv_hpages
  * first, and only the rest is the caller's to get from the pool.
+ *
+ * The lock of a subpool nests inside hugetlb_lock.
  */
 
 /*
@@ -100,8 +103,8 @@
 /*
  * New pages
  *
- * They come from the page allocator with a reference count of zero, and are no
- * part of a pool before they are accounted.
+ * They come from the page allocator, gigantic ones also from hugetlb_cma, with a
+ * reference count of zero, and are no part of a pool before they are accounted.
  */
 
 /*

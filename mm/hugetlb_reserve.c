@@ -13,8 +13,10 @@
  *              points to
  *
  * and rsv_hpages + used_hpages is constant.  hugetlb_alloc_reserved() moves one
- * page from the first to the second, the last folio_put() moves it back.  The
- * subpool outlives hugetlb_unreserve() for as long as a folio is allocated.
+ * page from the first to the second, the last folio_put() moves it back.  After
+ * hugetlb_unreserve() nothing is reserved, and the last folio_put() of a page
+ * that is still allocated returns it to the pool for anybody; the subpool goes
+ * with the last of them.
  *
  * HugeTLB counts reservations per pool, not per node.  A reservation therefore
  * promises pages somewhere in the system: a memory policy or a cpuset that
@@ -64,12 +66,13 @@ EXPORT_SYMBOL_FOR_KVM(hugetlb_pool_orders);
  */
 int hugetlb_pool_order(unsigned int page_shift)
 {
-	struct hstate *h;
+	struct hstate *h = &default_hstate;
 
-	if (!hugepages_supported())
+	if (!hugepages_supported() || page_shift >= BITS_PER_LONG)
 		return -ENODEV;
 
-	h = hstate_sizelog(page_shift);
+	if (page_shift)
+		h = size_to_hstate(1UL << page_shift);
 	return h ? huge_page_order(h) : -ENODEV;
 }
 EXPORT_SYMBOL_FOR_KVM(hugetlb_pool_order);
@@ -85,9 +88,10 @@ EXPORT_SYMBOL_FOR_KVM(hugetlb_pool_order);
  *
  * Context: task context, may sleep.
  * Return: the reservation, or an ERR_PTR: -ENODEV if there is no pool of that
- *         order, -ENOMEM if the pool cannot promise that many pages, if the
- *         limit of the cgroup's reservations is reached or if there is no
- *         memory for the bookkeeping.
+ *         order, -ENOMEM if the pool cannot promise that many pages, if it has
+ *         fewer on the nodes that the task's cpuset and an MPOL_BIND policy
+ *         allow, if the limit of the cgroup's reservations is reached or if
+ *         there is no memory for the bookkeeping.
  */
 struct hugetlb_reservation *hugetlb_reserve(unsigned int order,
 					    unsigned long nr_huge_pages)
@@ -132,8 +136,9 @@ EXPORT_SYMBOL_FOR_KVM(hugetlb_reserve);
  * hugetlb_unreserve - give up a reservation
  * @resv: the reservation; gone on return
  *
- * Folios that are still allocated remain valid.  Each counts as reserved until
- * its last folio_put(), which also returns the last one's promise to the pool.
+ * The pages that are not allocated are the pool's at once, whoever may still hold
+ * others.  Folios that are allocated remain valid; the last folio_put() returns
+ * each to the pool, where nobody has a claim to it.
  *
  * Context: task context, may sleep.
  */
@@ -144,6 +149,7 @@ void hugetlb_unreserve(struct hugetlb_reservation *resv)
 	hugetlb_cgroup_uncharge_cgroup_rsvd(hstate_index(h),
 					    resv->nr_huge_pages << huge_page_order(h),
 					    resv->h_cg_rsvd);
+	hugepage_subpool_unreserve(resv->spool);
 	hugepage_put_subpool(resv->spool);
 	kfree(resv);
 }

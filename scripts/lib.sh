@@ -50,6 +50,16 @@ as_root() {
 	fi
 }
 
+# not_taken CONFIG FRAGMENT...: what Kconfig dropped without a word, each as " [line]".
+# Of two lines on a symbol the later one counts.
+not_taken() {
+	local config=$1 line
+	shift
+	while read -r line; do
+		grep -qxF "$line" "$config" || printf ' [%s]' "$line"
+	done < <(cat "$@" | grep -oE '^(# )?CONFIG_.*' | tac | awk -F '[ =]' '!seen[$1 == "#" ? $2 : $1]++')
+}
+
 # use_ccache: sets $cc and the environment that makes cache hits independent of the build directory
 use_ccache() {
 	export KBUILD_BUILD_TIMESTAMP='Thu Jan  1 00:00:00 UTC 2026' KBUILD_BUILD_USER=build KBUILD_BUILD_HOST=localhost

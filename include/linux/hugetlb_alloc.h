@@ -7,8 +7,9 @@
  * the reservation.  It needs no VMA, no inode of hugetlbfs and no resv_map.
  *
  * The hugetlb cgroup of the current task is charged for the reservation when
- * that is made, and for a page when that is allocated; so is the memory cgroup
- * where it accounts HugeTLB.  Each charge is taken back with what it is for.
+ * that is made, and for a page when that is allocated; for a page also the memory
+ * cgroup, where it accounts HugeTLB.  Each charge is taken back with what it is
+ * for.
  *
  * These are the terms that a user thinks in: an order, a number of pages, a
  * policy.  linux/hugetlb.h, with hstates, subpools and the flags in struct folio

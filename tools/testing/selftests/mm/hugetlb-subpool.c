@@ -108,6 +108,12 @@ static void set_pool(long size, long nr)
 	EXPECT_EQ(_surplus, count("surplus_hugepages", self->size));		\
 } while (0)
 
+static void restore(long size, long overcommit)
+{
+	set_count("nr_overcommit_hugepages", size, overcommit);
+	hugetlb_restore_settings();
+}
+
 FIXTURE_SETUP(subpool)
 {
 	if (geteuid())
@@ -122,9 +128,11 @@ FIXTURE_SETUP(subpool)
 	set_count("nr_hugepages", self->size, 0);
 	set_pool(self->size, POOL);
 	if (count("nr_hugepages", self->size) != POOL ||
-	    count("free_hugepages", self->size) != POOL)
+	    count("free_hugepages", self->size) != POOL ||
+	    count("resv_hugepages", self->size)) {
+		restore(self->size, self->overcommit);
 		SKIP(return, "no pool of %d free pages to be had", POOL);
-	EXPECT_POOL(POOL, POOL, 0, 0);
+	}
 
 	strcpy(self->dir, "/tmp/hugetlb-subpool.XXXXXX");
 	mkdir("/tmp", 01777);
@@ -147,8 +155,7 @@ FIXTURE_TEARDOWN(subpool)
 	set_pool(self->size, POOL);
 	EXPECT_POOL(POOL, POOL, 0, 0);
 
-	set_count("nr_overcommit_hugepages", self->size, self->overcommit);
-	hugetlb_restore_settings();
+	restore(self->size, self->overcommit);
 }
 
 #define MOUNT(_fmt, _pages) do {						\
@@ -254,6 +261,28 @@ TEST_F(subpool, minimum_without_maximum)
 	EXPECT_POOL(POOL, POOL - 1, 1, 0);
 	EXPECT_EQ(-1, FREE_BLOCKS());
 
+	close(fd);
+	EXPECT_POOL(POOL, POOL, 2, 0);
+	UMOUNT();
+	EXPECT_POOL(POOL, POOL, 0, 0);
+}
+
+/* Several pages at once, from above the minimum to below. */
+TEST_F(subpool, minimum_crossed)
+{
+	void *addr;
+	int fd;
+
+	MOUNT("min_size=%ld", 2);
+	fd = OPEN(4);
+	addr = mmap(NULL, 4 * self->size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		    fd, 0);
+	ASSERT_NE(MAP_FAILED, addr);
+	EXPECT_POOL(POOL, POOL, 4, 0);
+	EXPECT_EQ(0, ftruncate(fd, self->size));
+	EXPECT_POOL(POOL, POOL, 2, 0);
+
+	munmap(addr, 4 * self->size);
 	close(fd);
 	EXPECT_POOL(POOL, POOL, 2, 0);
 	UMOUNT();
