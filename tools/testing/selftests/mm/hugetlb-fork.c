@@ -42,7 +42,7 @@ static void test_size(unsigned long size)
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB |
 			  __builtin_ctzl(size) << MAP_HUGE_SHIFT;
 	int status, lost = 0;
-	volatile char *addr;
+	char *addr;
 	pid_t pid;
 
 	if (!hugetlb_free_pages(size)) {
@@ -63,12 +63,12 @@ static void test_size(unsigned long size)
 		if (pid < 0)
 			ksft_exit_fail_perror("fork");
 		if (!pid)
-			_exit(*addr != 'x');
+			_exit(FORCE_READ(*addr) != 'x');
 		if (waitpid(pid, &status, 0) != pid)
 			ksft_exit_fail_perror("waitpid");
 		lost += status != 0;
 	}
-	munmap((void *)addr, size);
+	munmap(addr, size);
 
 	ksft_test_result(!lost, "%luK: the page is there in all of %d children\n",
 			 size >> 10, NR_FORKS);

@@ -45,7 +45,7 @@ static int touch(char *addr)
 	sigaction(SIGBUS, &new, &old);
 	ret = -!!sigsetjmp(sigbus_env, 1);
 	if (!ret)
-		*(volatile char *)addr = 1;
+		__atomic_store_n(addr, 1, __ATOMIC_RELAXED);
 	sigaction(SIGBUS, &old, NULL);
 
 	return ret;
