@@ -287,6 +287,9 @@ files
 printf 'int x;' >>"$tree/mm/a.c"
 no "a last line without its end" "mm/a.c: no newline at its end" Rest $'\tadd'
 files
+sed -i 's/$/\r/' "$tree/mm/a.c"
+no "carriage returns" "mm/a.c: has carriage returns" Rest $'\tadd'
+files
 echo 'int f[3);' >>"$tree/mm/b.c"
 no "a destination that cannot be read" "mm/b.c:$(wc -l <"$tree/mm/b.c"): cannot read this: a ) that nothing opened" Rest $'\tadd'
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mempolicy.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -21,6 +22,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "../kselftest_harness.h"
@@ -29,7 +31,7 @@
 
 #define POOL	4
 
-static sigjmp_buf sigbus_env;
+static __thread sigjmp_buf sigbus_env;
 
 static void sigbus(int sig)
 {
@@ -39,16 +41,11 @@ static void sigbus(int sig)
 /* Write to a page: 0, or -1 if that raised SIGBUS. */
 static int touch(char *addr)
 {
-	struct sigaction new = { .sa_handler = sigbus }, old;
-	int ret;
+	if (sigsetjmp(sigbus_env, 1))
+		return -1;
+	__atomic_store_n(addr, 1, __ATOMIC_RELAXED);
 
-	sigaction(SIGBUS, &new, &old);
-	ret = -!!sigsetjmp(sigbus_env, 1);
-	if (!ret)
-		__atomic_store_n(addr, 1, __ATOMIC_RELAXED);
-	sigaction(SIGBUS, &old, NULL);
-
-	return ret;
+	return 0;
 }
 
 FIXTURE(subpool)
@@ -116,8 +113,11 @@ static void restore(long size, long overcommit)
 
 FIXTURE_SETUP(subpool)
 {
+	struct sigaction sa = { .sa_handler = sigbus };
+
 	if (geteuid())
 		SKIP(return, "needs root");
+	sigaction(SIGBUS, &sa, NULL);
 	self->size = default_huge_page_size();
 	if (!self->size)
 		SKIP(return, "no huge pages");
@@ -320,6 +320,81 @@ TEST_F(subpool, pages_outlive_the_mount)
 		EXPECT_EQ(POOL - 2 + i, count("free_hugepages", self->size));
 		/* The last one's may be given up a little later. */
 		EXPECT_GE(i < 2 ? 0 : 1, count("resv_hugepages", self->size));
+	}
+}
+
+struct toucher {
+	pthread_t thread;
+	char *addr;
+	long size;
+	int stop;
+};
+
+static void *touch_all(void *arg)
+{
+	struct toucher *t = arg;
+
+	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+		for (int i = 0; i < POOL; i++)
+			touch(t->addr + i * t->size);
+	}
+	return NULL;
+}
+
+/*
+ * Faults, of which none has a reservation, race with truncation: both the page
+ * cache's pages and private ones get lost on the way to a page table.
+ */
+TEST_F(subpool, truncate_against_faults)
+{
+	const char * const opts[] = { "size=%ld", "min_size=%ld",
+				      "size=%ld,min_size=%ld" };
+	struct toucher touchers[3];
+	char *addr, *private;
+	time_t end;
+	int fd;
+
+	for (int i = 0; i < 3; i++) {
+		char fmt[64], opt[64];
+
+		snprintf(fmt, sizeof(fmt), "pagesize=%%ld,%s", opts[i]);
+		snprintf(opt, sizeof(opt), fmt, self->size,
+			 i == 1 ? 2 * self->size : POOL * self->size, self->size);
+		ASSERT_EQ(0, mount("none", self->dir, "hugetlbfs", 0, opt));
+		self->mounted = true;
+		fd = OPEN(POOL);
+		addr = mmap(NULL, POOL * self->size, PROT_READ | PROT_WRITE,
+			    MAP_SHARED | MAP_NORESERVE, fd, 0);
+		ASSERT_NE(MAP_FAILED, addr);
+
+		private = mmap(NULL, POOL * self->size, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+		ASSERT_NE(MAP_FAILED, private);
+
+		for (int j = 0; j < 3; j++) {
+			touchers[j] = (struct toucher){
+				.addr = j < 2 ? addr : private,
+				.size = self->size,
+			};
+			ASSERT_EQ(0, pthread_create(&touchers[j].thread, NULL,
+						    touch_all, &touchers[j]));
+		}
+		for (end = time(NULL) + 3; time(NULL) < end; ) {
+			EXPECT_EQ(0, ftruncate(fd, 0));
+			EXPECT_EQ(0, ftruncate(fd, POOL * self->size));
+		}
+		for (int j = 0; j < 3; j++) {
+			__atomic_store_n(&touchers[j].stop, 1, __ATOMIC_RELAXED);
+			pthread_join(touchers[j].thread, NULL);
+		}
+
+		munmap(addr, POOL * self->size);
+		munmap(private, POOL * self->size);
+		close(fd);
+		EXPECT_EQ(i == 1 ? -1 : POOL, FREE_BLOCKS());
+		EXPECT_POOL(POOL, POOL, (i == 1) * 2 + (i == 2), 0);
+		UMOUNT();
+		EXPECT_POOL(POOL, POOL, 0, 0);
 	}
 }
 
