@@ -280,7 +280,7 @@ for ((i = 0; i < ${#mutants[@]}; i += 4)); do
 	ok "build/linux: ${mutants[i]}: in ${more[-1]}" both + "${more[@]}"
 done
 ok "build/linux: and nothing else" both "${names[@]}"
-ok "build/linux: an #undef CONFIG_NUMA is a difference" no_numa
+ok "build/linux: CONFIG_NUMA undefined is a difference" no_numa
 ok "build/linux: in the functions that it changes" both + policy_mbind_nodemask
 ok "build/linux: nothing of the mutants stays" same
 exit $failed
