@@ -267,8 +267,6 @@ static void append_state(char *buf, size_t size, bool events)
 				append(buf, size, " %ld", field(path, key));
 		}
 	}
-	if (cgroups)
-		append(buf, size, " | memcg: %ld", field(CGROUP "/memory.stat", "hugetlb") >> 20);
 	append(buf, size, "\n");
 }
 
