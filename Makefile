@@ -25,7 +25,7 @@ test-debug: kernel-debug initramfs selftests	## the same on a kernel with KASAN,
 	@scripts/test --debug
 
 .PHONY: regress-hugetlb
-regress-hugetlb: tree	##  compare HugeTLB with that of the base; leaves build/regress-hugetlb
+regress-hugetlb: tree	## compare HugeTLB with that of the base; leaves build/regress-hugetlb
 	@scripts/regress-hugetlb
 
 vm: kernel initramfs	## a shell in a VM
