@@ -212,3 +212,23 @@ struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
 	return folio;
 }
 EXPORT_SYMBOL_FOR_KVM(hugetlb_alloc_reserved);
+
+/**
+ * hugetlb_reservation_stats - where the pages of a reservation are
+ * @resv: the reservation
+ * @reserved: set to the number of huge pages that are reserved
+ * @allocated: set to the number of huge pages that are allocated, those included
+ *             that are waiting for a last folio_put()
+ *
+ * Context: any; takes a spinlock with interrupts off.
+ */
+void hugetlb_reservation_stats(struct hugetlb_reservation *resv,
+			       unsigned long *reserved, unsigned long *allocated)
+{
+	struct hugepage_subpool *spool = resv->spool;
+
+	guard(spinlock_irqsave)(&spool->lock);
+	*reserved = spool->rsv_hpages;
+	*allocated = spool->used_hpages;
+}
+EXPORT_SYMBOL_FOR_KVM(hugetlb_reservation_stats);

@@ -6,6 +6,26 @@
  * memslots.  Where the pages come from, how large they are and what is promised
  * about them is the business of an allocator, chosen by a flag when the file is
  * created and the same for the file's whole life.
+ *
+ * The life of a file, as its allocator sees it:
+ *
+ *	order()		which size the file's folios have
+ *	reserve()	once, before the file exists
+ *	allocate()	for each index at which the file has no folio
+ *	free()		for each folio that leaves the file
+ *	unreserve()	once, when the file has no folio any more
+ *
+ * allocate() returns a folio with one reference.  Without a free() hook
+ * guest_memfd drops it as soon as the page cache has its own, and the last
+ * folio_put(), whoever calls it, gives the folio back: right for folios whose
+ * type has its own way home, as those of the page allocator and of HugeTLB.
+ * With a free() hook guest_memfd keeps the reference while the file has the
+ * folio, and hands it to free(): right for memory that the last folio_put()
+ * must not get hold of.  Others may still have references then; once the
+ * allocator has the only one, the folio is its own again.
+ *
+ * Hooks are called in process context, may sleep and allocate, and may be called
+ * for several files, and for several indices of one file, at a time.
  */
 #ifndef _LINUX_GUEST_MEMFD_H
 #define _LINUX_GUEST_MEMFD_H
@@ -14,41 +34,69 @@
 
 struct folio;
 struct mempolicy;
+struct module;
+
+/**
+ * struct guest_memfd_stats - what an allocator has set aside for a file
+ * @reserved: folios promised to the file and not allocated
+ * @allocated: folios of the file that are allocated.  More than the file has:
+ *             some are being cleared, or are out of the file and still in use
+ *             by somebody.
+ */
+struct guest_memfd_stats {
+	unsigned long reserved;
+	unsigned long allocated;
+};
 
 /**
  * struct guest_memfd_allocator_ops - a source of memory for guest_memfd files
- * @name: for humans
- * @flag: the flag of KVM_CREATE_GUEST_MEMFD that selects this allocator, 0 for
- *        the one that serves files without such a flag
- * @flag_args: further flag bits that mean something to this allocator only
+ * @owner: the module that the hooks are in, THIS_MODULE.  It cannot be unloaded
+ *         from before order() until a file is gone, unreserve() included.
+ * @name: unique, for humans; shown in fdinfo and by tracepoints
+ * @flag: the flag of KVM_CREATE_GUEST_MEMFD that selects this allocator, one
+ *        bit; 0 for the one that serves files without such a flag
+ * @flag_args: further flag bits that mean something together with @flag; other
+ *             allocators may have the same
  * @can_mmap: the host may touch the pages, by mmap() and all that follows
- * @accounted: allocate() has charged the folios to whatever they are charged
- *             to; the page cache is to leave charging and the LRU alone
+ * @accounted: allocate() has charged the folios to the cgroups and counts them
+ *             somewhere; they add nothing to NR_FILE_PAGES and are not on an LRU
+ *             list.  Otherwise they are charged and counted as page cache.
  * @orders: the page sizes on offer on this host, a bitmap with bit n for order
  *          n.  May change as long as the host boots.
- * @order: the page order of a file that is created with these flags, or -ENODEV
- *         if this host has no pages of that size.
+ * @order: the page order of a file that is created with these flags, or an error
+ *         to return to userspace: -ENODEV if this host has no pages of that
+ *         size.  KVM maps folios of PMD_ORDER and PUD_ORDER whole, those of
+ *         another order by the next smaller of the two or by single pages.
  * @reserve: promise @nr_folios folios of @order, all or none, to a new file.
- *           Returns what the other hooks get as @handle, or an ERR_PTR:
- *           -ENOMEM if the promise cannot be made.  Optional.  Process context,
- *           no locks held.
- * @unreserve: the file is gone and its folios have been put, though somebody
- *             may still hold references to some.  Cannot fail.  With @reserve.
- *             Process context, no locks held.
- * @allocate: one folio of the file's order.  It has one reference, is not in
- *            the page cache, and is cleared and uptodate; guest_memfd_clear()
- *            helps.  The last folio_put() gives it back, whoever calls it.
- *            @mpol is NULL where the policy of the current task decides; @ilx
- *            is its index for interleaving, in units of the file's page size.
- *            Within a reservation it fails only for what a reservation does not
- *            cover, with counters untouched:
- *            -ENOMEM, the nodes that policy and cpuset allow, or a cgroup, have
- *            no page left; -EAGAIN, a page of the file has left it, but not yet
- *            arrived here: ask again; -EINTR, a fatal signal is pending.
- *            Process context, one call at a time for an index of a file, and
- *            without the mapping's invalidate lock.
+ *           Returns what the other hooks get as @handle, not NULL, or an
+ *           ERR_PTR, most likely -ENOMEM, to return to userspace.  Optional;
+ *           without it, the handle is NULL and allocate() may fail at any time.
+ * @unreserve: the file is gone, and no hook will be called for @handle again.
+ *             Somebody may still have references to folios.  Cannot fail.  With
+ *             @reserve, not without.
+ * @allocate: one folio of the file's order, with one reference, not in any page
+ *            cache, cleared and uptodate; guest_memfd_clear() helps.  @mpol is
+ *            the policy that mbind() set, or NULL where the policy of the
+ *            current task decides; @ilx is its index for interleaving, in units
+ *            of the file's page size.  Called for one index of a file at a time
+ *            and with no lock held that another index needs, so it may take
+ *            long.  Never for more folios than are reserved: one that has left
+ *            the file counts as soon as free() has returned or, without free(),
+ *            guest_memfd has put it.  Returns an ERR_PTR on failure, with
+ *            nothing changed:
+ *            -ENOMEM, there is no memory.  With a reservation only for what that
+ *            does not cover: the nodes that the policy and the task's cpuset
+ *            allow, or a cgroup, have no more.
+ *            -EAGAIN, the page that it takes has left the file but is still in
+ *            use: guest_memfd asks again in a moment.
+ *            -EINTR, a fatal signal is pending.
+ * @free: @folio has left the file, or did not get into it; the caller's
+ *        reference is the allocator's now.  Cannot fail.  The mapping's
+ *        invalidate lock may be held, for writing.  Optional, see above.
+ * @stats: fill in what @handle stands for.  Optional.
  */
 struct guest_memfd_allocator_ops {
+	struct module *owner;
 	const char *name;
 	u64 flag;
 	u64 flag_args;
@@ -62,7 +110,12 @@ struct guest_memfd_allocator_ops {
 	void (*unreserve)(void *handle);
 	struct folio *(*allocate)(void *handle, struct mempolicy *mpol,
 				  pgoff_t ilx);
+	void (*free)(void *handle, struct folio *folio);
+	void (*stats)(void *handle, struct guest_memfd_stats *stats);
 };
+
+int guest_memfd_register_allocator(const struct guest_memfd_allocator_ops *ops);
+void guest_memfd_unregister_allocator(const struct guest_memfd_allocator_ops *ops);
 
 int guest_memfd_clear(struct folio *folio);
 

@@ -30,6 +30,8 @@ int hugetlb_pool_order(unsigned int page_shift);
 struct hugetlb_reservation *hugetlb_reserve(unsigned int order,
 					    unsigned long nr_huge_pages);
 void hugetlb_unreserve(struct hugetlb_reservation *resv);
+void hugetlb_reservation_stats(struct hugetlb_reservation *resv,
+			       unsigned long *reserved, unsigned long *allocated);
 struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
 				     struct mempolicy *mpol, pgoff_t ilx);
 

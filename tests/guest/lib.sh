@@ -51,3 +51,8 @@ free_mb() {
 no_bad_pages() {
 	is 0 "$(dmesg | grep -c 'Bad page')" "$1"
 }
+
+# has_module NAME: is there such a module for this kernel
+has_module() {
+	[ -n "$(find "/lib/modules/$(uname -r)" -name "$1.ko")" ]
+}

@@ -7,6 +7,7 @@
  */
 #include <linux/bits.h>
 #include <linux/guest_memfd.h>
+#include <linux/module.h>
 #include <linux/pagemap.h>
 
 #include "guest_memfd.h"
@@ -35,6 +36,7 @@ static struct folio *gmem_buddy_allocate(void *handle, struct mempolicy *mpol,
 }
 
 const struct guest_memfd_allocator_ops kvm_gmem_buddy_ops = {
+	.owner		= THIS_MODULE,
 	.name		= "buddy",
 	.can_mmap	= true,
 	.orders		= gmem_buddy_orders,

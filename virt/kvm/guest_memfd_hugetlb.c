@@ -15,6 +15,7 @@
 #include <linux/hugetlb_alloc.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
+#include <linux/module.h>
 
 #include "guest_memfd.h"
 
@@ -53,7 +54,13 @@ static struct folio *gmem_hugetlb_allocate(void *handle, struct mempolicy *mpol,
 	return folio;
 }
 
+static void gmem_hugetlb_stats(void *handle, struct guest_memfd_stats *stats)
+{
+	hugetlb_reservation_stats(handle, &stats->reserved, &stats->allocated);
+}
+
 const struct guest_memfd_allocator_ops kvm_gmem_hugetlb_ops = {
+	.owner		= THIS_MODULE,
 	.name		= "hugetlb",
 	.flag		= GUEST_MEMFD_FLAG_HUGETLB,
 	.flag_args	= (u64)GUEST_MEMFD_HUGE_MASK << GUEST_MEMFD_HUGE_SHIFT,
@@ -63,4 +70,5 @@ const struct guest_memfd_allocator_ops kvm_gmem_hugetlb_ops = {
 	.reserve	= gmem_hugetlb_reserve,
 	.unreserve	= gmem_hugetlb_unreserve,
 	.allocate	= gmem_hugetlb_allocate,
+	.stats		= gmem_hugetlb_stats,
 };

@@ -27,15 +27,14 @@
 
 #include "kvm_util.h"
 #include "kvm_test_harness.h"
+#include "guest_visitor.h"
+#include "hugetlb_pool.h"
 #include "processor.h"
 #include "test_util.h"
 #include "ucall_common.h"
 
 #define TEST_SLOT	10
-/* Aligned to any page size, and clear of the memory of the test library. */
-#define TEST_GPA	(8ULL * SZ_1G)
 #define NR_VCPUS	2
-#define MAX_NODES	8
 /* Seconds.  Clearing 1G and having a guest visit it takes its time. */
 #define TIMEOUT		600
 
@@ -43,120 +42,6 @@
 static_assert(GUEST_MEMFD_HUGE_SHIFT == MFD_HUGE_SHIFT);
 static_assert(GUEST_MEMFD_HUGE_MASK == MFD_HUGE_MASK);
 static_assert(GUEST_MEMFD_HUGE_1GB == MFD_HUGE_1GB);
-
-/* What the guest is to do; it visits one word of each cache line. */
-enum guest_op {
-	OP_NONE,
-	OP_FILL,	/* write (word's offset ^ seed) */
-	OP_CHECK,	/* expect that */
-	OP_CHECK_ZERO,	/* expect 0 */
-	OP_TOUCH,	/* write a word of each 4K page */
-};
-
-struct guest_cmd {
-	enum guest_op op;
-	u64 gva;
-	u64 size;
-	u64 seed;	/* not a multiple of 64 */
-};
-
-static struct guest_cmd guest_cmd;
-
-static void guest_run_cmd(const struct guest_cmd *cmd)
-{
-	const u64 stride = cmd->op == OP_TOUCH ? SZ_4K : 64;
-	u64 end = cmd->gva + cmd->size;
-	u64 gva, want, got;
-
-	if (cmd->op == OP_NONE)
-		return;
-
-	for (gva = cmd->gva; gva < end; gva += stride) {
-		want = cmd->op == OP_CHECK_ZERO ? 0 :
-						  (gva - cmd->gva) ^ cmd->seed;
-		if (cmd->op == OP_FILL || cmd->op == OP_TOUCH) {
-			WRITE_ONCE(*(u64 *)gva, want);
-			continue;
-		}
-		got = READ_ONCE(*(u64 *)gva);
-		__GUEST_ASSERT(got == want, "0x%lx holds 0x%lx, not 0x%lx",
-			       gva, got, want);
-	}
-}
-
-static void guest_code(void)
-{
-	for (;;) {
-		guest_run_cmd(&guest_cmd);
-		GUEST_SYNC(0);
-	}
-}
-
-/* The counters of one HugeTLB pool; all 0 for pages of 4K. */
-struct pool_count {
-	long nr;
-	long free;
-	long resv;
-	long surplus;
-	struct {
-		long nr;
-		long free;
-		long surplus;
-	} node[MAX_NODES];
-};
-
-static long read_count(const char *dir, const char *name)
-{
-	char path[256];
-	long val = -1;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "r");
-	if (!f)
-		return -1;
-	TEST_ASSERT(fscanf(f, "%ld", &val) == 1, "no number in %s", path);
-	fclose(f);
-	return val;
-}
-
-static void read_pool(size_t page_size, struct pool_count *p)
-{
-	char dir[128];
-	int i;
-
-	memset(p, 0, sizeof(*p));
-	if (page_size == SZ_4K)
-		return;
-
-	snprintf(dir, sizeof(dir), "/sys/kernel/mm/hugepages/hugepages-%zukB",
-		 page_size >> 10);
-	p->nr = read_count(dir, "nr_hugepages");
-	p->free = read_count(dir, "free_hugepages");
-	p->resv = read_count(dir, "resv_hugepages");
-	p->surplus = read_count(dir, "surplus_hugepages");
-
-	for (i = 0; i < MAX_NODES; i++) {
-		snprintf(dir, sizeof(dir),
-			 "/sys/devices/system/node/node%d/hugepages/hugepages-%zukB",
-			 i, page_size >> 10);
-		p->node[i].nr = read_count(dir, "nr_hugepages");
-		p->node[i].free = read_count(dir, "free_hugepages");
-		p->node[i].surplus = read_count(dir, "surplus_hugepages");
-	}
-}
-
-static void print_pool(const char *when, const struct pool_count *p)
-{
-	int i;
-
-	ksft_print_msg("%s: nr %ld free %ld resv %ld surplus %ld\n", when,
-		       p->nr, p->free, p->resv, p->surplus);
-	for (i = 0; i < MAX_NODES && p->node[i].nr >= 0; i++)
-		ksft_print_msg("  node %d: nr %ld free %ld surplus %ld\n", i,
-			       p->node[i].nr, p->node[i].free,
-			       p->node[i].surplus);
-}
 
 FIXTURE(gmem)
 {
@@ -214,12 +99,6 @@ FIXTURE_VARIANT_ADD(gmem, default_1g)
 	.page_shift = 30,
 	.vm_type = KVM_X86_DEFAULT_VM,
 };
-
-static u64 hugetlb_flags(unsigned int page_shift)
-{
-	return GUEST_MEMFD_FLAG_HUGETLB |
-	       (u64)page_shift << GUEST_MEMFD_HUGE_SHIFT;
-}
 
 FIXTURE_SETUP(gmem)
 {
@@ -320,42 +199,6 @@ static void unbind_file(gmem_data *self)
 {
 	vm_set_user_memory_region2(self->vm, TEST_SLOT, KVM_MEM_GUEST_MEMFD,
 				   0, 0, NULL, -1, 0);
-}
-
-static void run_vcpu(struct kvm_vcpu *vcpu)
-{
-	struct ucall uc;
-
-	vcpu_run(vcpu);
-
-	switch (get_ucall(vcpu, &uc)) {
-	case UCALL_SYNC:
-		break;
-	case UCALL_ABORT:
-		REPORT_GUEST_ASSERT(uc);
-		break;
-	default:
-		TEST_FAIL("unexpected exit of the guest, ucall %lu", uc.cmd);
-	}
-}
-
-static void set_cmd(struct kvm_vm *vm, enum guest_op op, u64 offset, u64 size,
-		    u64 seed)
-{
-	guest_cmd = (struct guest_cmd) {
-		.op = op,
-		.gva = TEST_GPA + offset,
-		.size = size,
-		.seed = seed,
-	};
-	sync_global_to_guest(vm, guest_cmd);
-}
-
-static void run_cmd(struct kvm_vm *vm, struct kvm_vcpu *vcpu, enum guest_op op,
-		    u64 offset, u64 size, u64 seed)
-{
-	set_cmd(vm, op, offset, size, seed);
-	run_vcpu(vcpu);
 }
 
 struct mappings {
@@ -511,21 +354,6 @@ TEST_F(gmem, reservation)
 	close(fd);
 	read_pool(self->page_size, &now);
 	EXPECT_EQ(self->before.resv, now.resv);
-}
-
-static bool write_string(const char *dir, const char *name, const char *value)
-{
-	char path[256];
-	ssize_t len = -1;
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	fd = open(path, O_WRONLY);
-	if (fd >= 0) {
-		len = write(fd, value, strlen(value));
-		close(fd);
-	}
-	return len == (ssize_t)strlen(value);
 }
 
 /* The reservation is charged as such, and the cgroup's limit of those holds. */
