@@ -232,10 +232,9 @@ rm "$linux/mm/forgotten.c"
 echo "/* forgotten */" >>"$linux/scripts/../include/linux/a.h"
 refused "an edit that was not committed" "include/linux/a.h" series refresh
 reset
-mkdir "$linux/lib"
-echo "int far;" >"$linux/lib/far.c"
-commit "lib: Far" lib/far.c
-refused "a new file outside the repository's directories" "lib/far.c" series refresh
+echo "int far;" >"$linux/kernel/far.c"
+commit "kernel: Far" kernel/far.c
+refused "a new file outside the repository's directories" "kernel/far.c" series refresh
 reset
 mkdir "$repo/mm"
 echo "int u;" >"$repo/mm/unclaimed.c"
@@ -497,7 +496,7 @@ if [ -e "$real/.git/series/stamp.json" ]; then
 	mkdir -p "$repo/build"
 	cp -r "$here/scripts" "$here/linux-base" "$here/patches" "$repo" 2>/dev/null || mkdir -p "$repo/patches"
 	git -C "$repo" init -q
-	for d in Documentation arch include mm tools virt MAINTAINERS; do [ ! -e "$here/$d" ] || cp -r "$here/$d" "$repo"; done
+	for d in Documentation arch include lib mm tools virt MAINTAINERS; do [ ! -e "$here/$d" ] || cp -r "$here/$d" "$repo"; done
 	# Its git tree, with the tracked files only
 	git -c safe.directory='*' clone -q -n "$real" "$linux"
 	cp -r "$real/.git/series" "$linux/.git"
