@@ -30,6 +30,7 @@
 #ifndef _LINUX_GUEST_MEMFD_H
 #define _LINUX_GUEST_MEMFD_H
 
+#include <linux/bits.h>
 #include <linux/types.h>
 
 struct folio;
@@ -48,35 +49,51 @@ struct guest_memfd_stats {
 	unsigned long allocated;
 };
 
+/*
+ * Flags of KVM_CREATE_GUEST_MEMFD for allocators that are not KVM's own; UAPI
+ * has no other meaning for these.
+ */
+#define GUEST_MEMFD_FLAGS_MODULE	GENMASK_ULL(63, 60)
+
 /**
  * struct guest_memfd_allocator_ops - a source of memory for guest_memfd files
  * @owner: the module that the hooks are in, THIS_MODULE.  It cannot be unloaded
  *         from before order() until a file is gone, unreserve() included.
  * @name: unique, for humans; shown in fdinfo and by tracepoints
  * @flag: the flag of KVM_CREATE_GUEST_MEMFD that selects this allocator, one
- *        bit; 0 for the one that serves files without such a flag
+ *        bit, of GUEST_MEMFD_FLAGS_MODULE unless it's KVM's own; 0 for the one
+ *        that serves files without such a flag
  * @flag_args: further flag bits that mean something together with @flag; other
  *             allocators may have the same
- * @can_mmap: the host may touch the pages, by mmap() and all that follows
+ * @can_mmap: the host may touch the pages, by mmap() and all that follows.
+ *            Matters for single pages: the host maps no larger ones.  They
+ *            must be ones that FOLL_LONGTERM can pin, i.e. not be from
+ *            ZONE_MOVABLE or a CMA area.
  * @accounted: allocate() has charged the folios to the cgroups and counts them
  *             somewhere; they add nothing to NR_FILE_PAGES and are not on an LRU
  *             list.  Otherwise they are charged and counted as page cache.
+ *             Memory failure marks a page that is not on an LRU list, and does
+ *             no more: it is not unmapped before the next fault.
  * @orders: the page sizes on offer on this host, a bitmap with bit n for order
  *          n.  May change as long as the host boots.
  * @order: the page order of a file that is created with these flags, or an error
  *         to return to userspace: -ENODEV if this host has no pages of that
  *         size.  KVM maps folios of PMD_ORDER and PUD_ORDER whole, those of
  *         another order by the next smaller of the two or by single pages.
- * @reserve: promise @nr_folios folios of @order, all or none, to a new file.
- *           Returns what the other hooks get as @handle, not NULL, or an
- *           ERR_PTR, most likely -ENOMEM, to return to userspace.  Optional;
- *           without it, the handle is NULL and allocate() may fail at any time.
+ * @reserve: promise @nr_folios folios of @order, all or none, to a new file with
+ *           these flags.  Returns what the other hooks get as @handle, not
+ *           NULL, or an ERR_PTR, most likely -ENOMEM, to return to userspace.
+ *           Optional; without it, the handle is NULL and allocate() may fail at
+ *           any time.
  * @unreserve: the file is gone, and no hook will be called for @handle again.
- *             Somebody may still have references to folios.  Cannot fail.  With
- *             @reserve, not without.
- * @allocate: one folio of the file's order, with one reference, not in any page
- *            cache, cleared and uptodate; guest_memfd_clear() helps.  @mpol is
- *            the policy that mbind() set, or NULL where the policy of the
+ *             Somebody may still have references to folios that free() was
+ *             called for; nothing pins the module for their sake, so that what
+ *             cannot be left to the last folio_put() has to be waited for
+ *             before the module goes.  Cannot fail.  With @reserve, not
+ *             without.
+ * @allocate: the folio for @index, which is in pages, of the file's order, with
+ *            one reference, not in any page cache, cleared and uptodate;
+ *            guest_memfd_clear() helps.  @mpol is the policy that mbind() set, or NULL where the policy of the
  *            current task decides; @ilx is its index for interleaving, in units
  *            of the file's page size.  Called for one index of a file at a time
  *            and with no lock held that another index needs, so it may take
@@ -87,12 +104,14 @@ struct guest_memfd_stats {
  *            -ENOMEM, there is no memory.  With a reservation only for what that
  *            does not cover: the nodes that the policy and the task's cpuset
  *            allow, or a cgroup, have no more.
- *            -EAGAIN, the page that it takes has left the file but is still in
- *            use: guest_memfd asks again in a moment.
+ *            -EAGAIN, the page that it takes has left this file but is still in
+ *            use: guest_memfd asks again in a moment, as often as it takes.
  *            -EINTR, a fatal signal is pending.
  * @free: @folio has left the file, or did not get into it; the caller's
  *        reference is the allocator's now.  Cannot fail.  The mapping's
- *        invalidate lock may be held, for writing.  Optional, see above.
+ *        invalidate lock may be held, for writing.  A page of it may have
+ *        failed (folio_contain_hwpoisoned_page()) and must not be used again.
+ *        Optional, see above.
  * @stats: fill in what @handle stands for.  Optional.
  */
 struct guest_memfd_allocator_ops {
@@ -106,10 +125,10 @@ struct guest_memfd_allocator_ops {
 	unsigned long (*orders)(void);
 	int (*order)(u64 flags);
 
-	void *(*reserve)(unsigned int order, unsigned long nr_folios);
+	void *(*reserve)(u64 flags, unsigned int order, unsigned long nr_folios);
 	void (*unreserve)(void *handle);
-	struct folio *(*allocate)(void *handle, struct mempolicy *mpol,
-				  pgoff_t ilx);
+	struct folio *(*allocate)(void *handle, pgoff_t index,
+				  struct mempolicy *mpol, pgoff_t ilx);
 	void (*free)(void *handle, struct folio *folio);
 	void (*stats)(void *handle, struct guest_memfd_stats *stats);
 };

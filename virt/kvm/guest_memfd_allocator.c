@@ -36,7 +36,8 @@ static unsigned long kvm_gmem_allocator_index(u64 flag)
  * Context: process context, may sleep.
  * Return: 0; -EBUSY if there is an allocator with this name or flag, or to which
  *         one of the flag bits means something else; -EINVAL if a hook is
- *         missing, @flag is not one bit or a bit is guest_memfd's own; -ENOMEM.
+ *         missing, @flag is not one bit, a bit is guest_memfd's own, or the
+ *         allocator is not KVM's own and @flag not for others; -ENOMEM.
  */
 int guest_memfd_register_allocator(const struct guest_memfd_allocator_ops *ops)
 {
@@ -50,6 +51,9 @@ int guest_memfd_register_allocator(const struct guest_memfd_allocator_ops *ops)
 
 	if ((ops->flag & (ops->flag - 1)) || (ops->flag & ops->flag_args) ||
 	    ((ops->flag | ops->flag_args) & core_flags))
+		return -EINVAL;
+
+	if (ops->owner != THIS_MODULE && !(ops->flag & GUEST_MEMFD_FLAGS_MODULE))
 		return -EINVAL;
 
 	guard(mutex)(&kvm_gmem_allocators_lock);

@@ -22,8 +22,8 @@ static int gmem_buddy_order(u64 flags)
 	return 0;
 }
 
-static struct folio *gmem_buddy_allocate(void *handle, struct mempolicy *mpol,
-					 pgoff_t ilx)
+static struct folio *gmem_buddy_allocate(void *handle, pgoff_t index,
+					 struct mempolicy *mpol, pgoff_t ilx)
 {
 	struct folio *folio;
 

@@ -25,7 +25,8 @@ static int gmem_hugetlb_order(u64 flags)
 				  GUEST_MEMFD_HUGE_MASK);
 }
 
-static void *gmem_hugetlb_reserve(unsigned int order, unsigned long nr_folios)
+static void *gmem_hugetlb_reserve(u64 flags, unsigned int order,
+				  unsigned long nr_folios)
 {
 	return hugetlb_reserve(order, nr_folios);
 }
@@ -35,8 +36,8 @@ static void gmem_hugetlb_unreserve(void *handle)
 	hugetlb_unreserve(handle);
 }
 
-static struct folio *gmem_hugetlb_allocate(void *handle, struct mempolicy *mpol,
-					   pgoff_t ilx)
+static struct folio *gmem_hugetlb_allocate(void *handle, pgoff_t index,
+					   struct mempolicy *mpol, pgoff_t ilx)
 {
 	struct folio *folio;
 	int r;

@@ -380,6 +380,10 @@ TEST_F_TIMEOUT(alloc, tracepoints, TIMEOUT)
 			       self->page_size));
 	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
 			       self->page_size, self->page_size));
+	/* There is nothing to remove now. */
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+			       0, self->page_size));
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, self->page_size));
 	close(fd);
 	/* More than anybody has. */
 	fd = __vm_create_guest_memfd(self->vm, 1ULL << 62, self->flags);
@@ -838,6 +842,102 @@ TEST_F_TIMEOUT(alloc, killed, TIMEOUT)
 	EXPECT_EQ(0, read_count(PARAMETERS, "held"));
 }
 
+struct race_arg {
+	alloc_data *self;
+	bool stop;
+	int error;
+};
+
+static void *race_punch_thread(void *arg)
+{
+	struct race_arg *r = arg;
+	int i;
+
+	for (i = 0; !READ_ONCE(r->stop); i++)
+		if (!punch(r->self, i % NR_FOLIOS, 1 + i % 2))
+			WRITE_ONCE(r->error, errno);
+	return NULL;
+}
+
+static void *race_populate_thread(void *arg)
+{
+	struct race_arg *r = arg;
+	int i;
+
+	for (i = 0; !READ_ONCE(r->stop); i++)
+		if (!populate(r->self, i % NR_FOLIOS, 1))
+			WRITE_ONCE(r->error, errno);
+	return NULL;
+}
+
+/* Never is more asked of the allocator than was reserved; it has a WARN for that. */
+TEST_F_TIMEOUT(alloc, populate_and_punch, TIMEOUT)
+{
+	struct race_arg arg = { .self = self };
+	pthread_t thread[4];
+	int i, n;
+
+	for (i = 0; i < ARRAY_SIZE(thread); i++)
+		pthread_create(&thread[i], NULL, i % 2 ? race_punch_thread :
+			       race_populate_thread, &arg);
+	for (n = 0; n < 200; n++)
+		run_cmd(self->vm, self->vcpu[n % 2], OP_TOUCH, 0, self->size, n);
+	WRITE_ONCE(arg.stop, true);
+	for (i = 0; i < ARRAY_SIZE(thread); i++)
+		pthread_join(thread[i], NULL);
+	EXPECT_EQ(0, arg.error);
+}
+
+/* A fault of the kernel's for a page that does not come; SIGKILL ends it. */
+TEST_F_TIMEOUT(alloc, killed_in_host_fault, TIMEOUT)
+{
+	int i, status, fd, null;
+	pid_t pid;
+	char *p;
+
+	SKIP_UNLESS_TEST();
+	if (variant->page_shift != 12)
+		SKIP(return, "the host maps single pages only");
+
+	fd = __create_file(self, 1, self->flags | GUEST_MEMFD_FLAG_INIT_SHARED);
+	ASSERT_LE(0, fd);
+	p = mmap(NULL, SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+	null = memfd_create("sink", 0);
+	ASSERT_LE(0, null);
+
+	for (i = 0; i < 2; i++) {
+		ASSERT_TRUE(set_param(i ? "again" : "hold", i ? 1000000000 : 1));
+		pid = fork();
+		ASSERT_LE(0, pid);
+		if (!pid) {
+			write(null, p, 1);
+			_exit(1);
+		}
+		if (!i) {
+			ASSERT_TRUE(wait_param("held", 1));
+		} else {
+			usleep(200000);
+		}
+		kill(pid, SIGKILL);
+		ASSERT_EQ(pid, waitpid(pid, &status, 0));
+		EXPECT_TRUE(WIFSIGNALED(status));
+		EXPECT_EQ(SIGKILL, WTERMSIG(status));
+		ASSERT_TRUE(set_param("again", 0));
+	}
+
+	/* The page comes once it can, signals or not. */
+	ASSERT_TRUE(set_param("again", 50));
+	interrupt_soon();
+	EXPECT_EQ(1, write(null, p, 1));
+	interrupt_no_more();
+	EXPECT_EQ(0, read_count(PARAMETERS, "again"));
+
+	munmap(p, SZ_4K);
+	close(null);
+	close(fd);
+}
+
 /* A page that has left its file while somebody else uses it */
 TEST_F_TIMEOUT(alloc, lingering_user, TIMEOUT)
 {
@@ -847,8 +947,12 @@ TEST_F_TIMEOUT(alloc, lingering_user, TIMEOUT)
 	char *p, c;
 
 	SKIP_UNLESS_TEST();
-	if (variant->page_shift != 12)
-		SKIP(return, "the host maps single pages only");
+	if (variant->page_shift != 12) {
+		EXPECT_EQ(-1, __create_file(self, 1, self->flags |
+					    GUEST_MEMFD_FLAG_INIT_SHARED));
+		EXPECT_EQ(EOPNOTSUPP, errno);
+		return;
+	}
 
 	/* The rest of the pool, so that nobody gets another page instead. */
 	ASSERT_TRUE(populate(self, 0, NR_FOLIOS));
@@ -872,6 +976,9 @@ TEST_F_TIMEOUT(alloc, lingering_user, TIMEOUT)
 	EXPECT_EQ(0, count.free);
 	EXPECT_EQ(1, count.awaited);
 	EXPECT_EQ(POOL, count.promised);
+	EXPECT_EQ(4, fdinfo_kb(fd, "gmem-awaited"));
+	EXPECT_EQ(0, fdinfo_kb(fd, "gmem-reserved"));
+	EXPECT_EQ(0, fdinfo_kb(fd, "gmem-allocated"));
 
 	interrupt_soon();
 	EXPECT_EQ(-1, fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, SZ_4K));
@@ -886,6 +993,8 @@ TEST_F_TIMEOUT(alloc, lingering_user, TIMEOUT)
 	count = read_test_count();
 	EXPECT_EQ(1, count.free);
 	EXPECT_EQ(0, count.awaited);
+	EXPECT_EQ(0, fdinfo_kb(fd, "gmem-awaited"));
+	EXPECT_EQ(4, fdinfo_kb(fd, "gmem-reserved"));
 
 	EXPECT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, SZ_4K));
 	EXPECT_EQ(0, *p);
@@ -900,6 +1009,9 @@ TEST_F_TIMEOUT(alloc, lingering_user, TIMEOUT)
 	EXPECT_EQ(0, count.free);
 	EXPECT_EQ(1, count.awaited);
 	EXPECT_EQ(POOL - 1, count.promised);
+	/* Nobody is promised what may not come back for long. */
+	EXPECT_EQ(-1, __create_file(self, 1, self->flags));
+	EXPECT_EQ(ENOMEM, errno);
 	ASSERT_EQ(1, read(pipefd[0], &c, 1));
 	EXPECT_EQ(43, c);
 	close(pipefd[0]);
