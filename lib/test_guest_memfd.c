@@ -87,9 +87,18 @@ static unsigned int test_held;
 static unsigned int test_release;	/* the number of writes to held */
 static DECLARE_WAIT_QUEUE_HEAD(test_wait);
 
-/* None while there is no pool, when parameters can be read already or still */
-#define for_each_test_folio(tf) \
-	for (tf = test_pool; test_pool && tf < test_pool + nr_folios; tf++)
+/*
+ * The first folio of the pool after NULL, NULL after the last.  There is no pool
+ * when parameters can be read already, or still.
+ */
+static struct test_folio *test_next(struct test_folio *tf)
+{
+	if (!test_pool)
+		return NULL;
+
+	tf = tf ? tf + 1 : test_pool;
+	return tf < test_pool + nr_folios ? tf : NULL;
+}
 
 static unsigned long test_orders(void)
 {
@@ -104,9 +113,9 @@ static int test_order(u64 flags)
 /* Take back what was awaited and is no longer in use by anybody. */
 static void test_reap(void)
 {
-	struct test_folio *tf;
+	struct test_folio *tf = NULL;
 
-	for_each_test_folio(tf) {
+	while ((tf = test_next(tf))) {
 		if (tf->state != FOLIO_AWAITED || folio_ref_count(tf->folio) > 1)
 			continue;
 		tf->state = folio_contain_hwpoisoned_page(tf->folio) ?
@@ -117,9 +126,9 @@ static void test_reap(void)
 
 static struct test_folio *test_find(enum test_state state, struct test_file *file)
 {
-	struct test_folio *tf;
+	struct test_folio *tf = NULL;
 
-	for_each_test_folio(tf)
+	while ((tf = test_next(tf)))
 		if (tf->state == state && tf->file == file)
 			return tf;
 	return NULL;
@@ -127,12 +136,12 @@ static struct test_folio *test_find(enum test_state state, struct test_file *fil
 
 static unsigned int test_count(enum test_state state, struct test_file *file)
 {
-	struct test_folio *tf;
+	struct test_folio *tf = NULL;
 	unsigned int n = 0;
 
 	lockdep_assert_held(&test_lock);
 
-	for_each_test_folio(tf)
+	while ((tf = test_next(tf)))
 		n += tf->state == state && (!file || tf->file == file);
 	return n;
 }
@@ -140,10 +149,10 @@ static unsigned int test_count(enum test_state state, struct test_file *file)
 /* Folios that files which are gone have left to others, or that are lost */
 static unsigned int test_orphans(void)
 {
-	struct test_folio *tf;
+	struct test_folio *tf = NULL;
 	unsigned int n = 0;
 
-	for_each_test_folio(tf)
+	while ((tf = test_next(tf)))
 		n += tf->state == FOLIO_LOST ||
 		     (tf->state == FOLIO_AWAITED && !tf->file);
 	return n;
@@ -177,11 +186,11 @@ static void *test_reserve(u64 flags, unsigned int order, unsigned long nr)
 static void test_unreserve(void *handle)
 {
 	struct test_file *file = handle;
-	struct test_folio *tf;
+	struct test_folio *tf = NULL;
 
 	guard(mutex)(&test_lock);
 
-	for_each_test_folio(tf)
+	while ((tf = test_next(tf)))
 		if (tf->file == file)
 			tf->file = NULL;
 
@@ -251,11 +260,11 @@ static int test_wait_if_held(void)
 static void test_free(void *handle, struct folio *folio)
 {
 	struct test_file *file = handle;
-	struct test_folio *tf;
+	struct test_folio *tf = NULL;
 
 	guard(mutex)(&test_lock);
 
-	for_each_test_folio(tf) {
+	while ((tf = test_next(tf))) {
 		if (tf->folio != folio)
 			continue;
 
@@ -394,17 +403,28 @@ static int count_set(const char *val, const struct kernel_param *kp)
 	return param_set_uint(val, kp);
 }
 
-static const struct kernel_param_ops free_param = { .get = free_get };
-static const struct kernel_param_ops awaited_param = { .get = awaited_get };
-static const struct kernel_param_ops promised_param = { .get = promised_get };
+static const struct kernel_param_ops free_param = {
+	.get = free_get,
+};
+
+static const struct kernel_param_ops awaited_param = {
+	.get = awaited_get,
+};
+
+static const struct kernel_param_ops promised_param = {
+	.get = promised_get,
+};
+
 static const struct kernel_param_ops held_param = {
 	.get = held_get,
 	.set = held_set,
 };
+
 static const struct kernel_param_ops fault_param = {
 	.get = fault_get,
 	.set = fault_set,
 };
+
 static const struct kernel_param_ops count_param = {
 	.get = count_get,
 	.set = count_set,
@@ -573,15 +593,16 @@ static struct kunit_suite test_guest_memfd_suite = {
 	.name = "guest_memfd_allocator",
 	.test_cases = test_guest_memfd_cases,
 };
+
 kunit_test_suite(test_guest_memfd_suite);
 
 static void test_free_pool(void)
 {
-	struct test_folio *tf;
+	struct test_folio *tf = NULL;
 
 	guard(mutex)(&test_lock);
 
-	for_each_test_folio(tf)
+	while ((tf = test_next(tf)))
 		folio_put(tf->folio);
 	kvfree(test_pool);
 	test_pool = NULL;

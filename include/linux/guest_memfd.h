@@ -93,14 +93,14 @@ struct guest_memfd_stats {
  *             without.
  * @allocate: the folio for @index, which is in pages, of the file's order, with
  *            one reference, not in any page cache, cleared and uptodate;
- *            guest_memfd_clear() helps.  @mpol is the policy that mbind() set, or NULL where the policy of the
- *            current task decides; @ilx is its index for interleaving, in units
- *            of the file's page size.  Called for one index of a file at a time
- *            and with no lock held that another index needs, so it may take
- *            long.  Never for more folios than are reserved: one that has left
- *            the file counts as soon as free() has returned or, without free(),
- *            guest_memfd has put it.  Returns an ERR_PTR on failure, with
- *            nothing changed:
+ *            guest_memfd_clear() helps.  @mpol is the policy that mbind() set,
+ *            or NULL where the policy of the current task decides; @ilx is its
+ *            index for interleaving, in units of the file's page size.
+ *            Called for one index of a file at a time and with no lock held
+ *            that another index needs, so it may take long.  Never for more
+ *            folios than are reserved: one that has left the file doesn't count
+ *            once free() has returned or, without free(), guest_memfd has put
+ *            it.  Returns an ERR_PTR on failure, with nothing changed:
  *            -ENOMEM, there is no memory.  With a reservation only for what that
  *            does not cover: the nodes that the policy and the task's cpuset
  *            allow, or a cgroup, have no more.

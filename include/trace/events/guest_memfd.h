@@ -11,49 +11,49 @@
 
 /* A file is being created; @error is why its memory cannot be reserved, or 0. */
 TRACE_EVENT(guest_memfd_reserve,
-	TP_PROTO(u64 ino, const char *allocator, unsigned int order,
-		 unsigned long nr_folios, int error),
+	    TP_PROTO(u64 ino, const char *allocator, unsigned int order,
+		     unsigned long nr_folios, int error),
 
-	TP_ARGS(ino, allocator, order, nr_folios, error),
+	    TP_ARGS(ino, allocator, order, nr_folios, error),
 
-	TP_STRUCT__entry(
+	    TP_STRUCT__entry(
 		__field(u64,		ino)
 		__string(allocator,	allocator)
 		__field(unsigned int,	order)
 		__field(unsigned long,	nr_folios)
 		__field(int,		error)
-	),
+	    ),
 
-	TP_fast_assign(
+	    TP_fast_assign(
 		__entry->ino		= ino;
 		__assign_str(allocator);
 		__entry->order		= order;
 		__entry->nr_folios	= nr_folios;
 		__entry->error		= error;
-	),
+	    ),
 
-	TP_printk("ino=%llu allocator=%s order=%u nr_folios=%lu error=%d",
-		  __entry->ino, __get_str(allocator), __entry->order,
-		  __entry->nr_folios, __entry->error)
+	    TP_printk("ino=%llu allocator=%s order=%u nr_folios=%lu error=%d",
+		      __entry->ino, __get_str(allocator), __entry->order,
+		      __entry->nr_folios, __entry->error)
 );
 
 /* A file is gone, and so is its reservation. */
 TRACE_EVENT(guest_memfd_unreserve,
-	TP_PROTO(u64 ino, const char *allocator),
+	    TP_PROTO(u64 ino, const char *allocator),
 
-	TP_ARGS(ino, allocator),
+	    TP_ARGS(ino, allocator),
 
-	TP_STRUCT__entry(
+	    TP_STRUCT__entry(
 		__field(u64,		ino)
 		__string(allocator,	allocator)
-	),
+	    ),
 
-	TP_fast_assign(
+	    TP_fast_assign(
 		__entry->ino		= ino;
 		__assign_str(allocator);
-	),
+	    ),
 
-	TP_printk("ino=%llu allocator=%s", __entry->ino, __get_str(allocator))
+	    TP_printk("ino=%llu allocator=%s", __entry->ino, __get_str(allocator))
 );
 
 /*
@@ -61,54 +61,54 @@ TRACE_EVENT(guest_memfd_unreserve,
  * ERR_PTR stands for what it answered instead.
  */
 TRACE_EVENT(guest_memfd_allocate,
-	TP_PROTO(u64 ino, pgoff_t index, unsigned int order,
-		 struct folio *folio),
+	    TP_PROTO(u64 ino, pgoff_t index, unsigned int order,
+		     struct folio *folio),
 
-	TP_ARGS(ino, index, order, folio),
+	    TP_ARGS(ino, index, order, folio),
 
-	TP_STRUCT__entry(
+	    TP_STRUCT__entry(
 		__field(u64,		ino)
 		__field(pgoff_t,	index)
 		__field(unsigned int,	order)
 		__field(unsigned long,	pfn)
 		__field(int,		nid)
 		__field(int,		error)
-	),
+	    ),
 
-	TP_fast_assign(
+	    TP_fast_assign(
 		__entry->ino	= ino;
 		__entry->index	= index;
 		__entry->order	= order;
 		__entry->pfn	= IS_ERR(folio) ? -1UL : folio_pfn(folio);
 		__entry->nid	= IS_ERR(folio) ? NUMA_NO_NODE : folio_nid(folio);
 		__entry->error	= PTR_ERR_OR_ZERO(folio);
-	),
+	    ),
 
-	TP_printk("ino=%llu index=0x%lx order=%u pfn=0x%lx nid=%d error=%d",
-		  __entry->ino, __entry->index, __entry->order, __entry->pfn,
-		  __entry->nid, __entry->error)
+	    TP_printk("ino=%llu index=0x%lx order=%u pfn=0x%lx nid=%d error=%d",
+		      __entry->ino, __entry->index, __entry->order, __entry->pfn,
+		      __entry->nid, __entry->error)
 );
 
 /* The folios of a range of indices, @end not included, leave the file. */
 TRACE_EVENT(guest_memfd_truncate,
-	TP_PROTO(u64 ino, pgoff_t start, pgoff_t end),
+	    TP_PROTO(u64 ino, pgoff_t start, pgoff_t end),
 
-	TP_ARGS(ino, start, end),
+	    TP_ARGS(ino, start, end),
 
-	TP_STRUCT__entry(
+	    TP_STRUCT__entry(
 		__field(u64,		ino)
 		__field(pgoff_t,	start)
 		__field(pgoff_t,	end)
-	),
+	    ),
 
-	TP_fast_assign(
+	    TP_fast_assign(
 		__entry->ino	= ino;
 		__entry->start	= start;
 		__entry->end	= end;
-	),
+	    ),
 
-	TP_printk("ino=%llu start=0x%lx end=0x%lx", __entry->ino,
-		  __entry->start, __entry->end)
+	    TP_printk("ino=%llu start=0x%lx end=0x%lx", __entry->ino,
+		      __entry->start, __entry->end)
 );
 
 #endif /* _TRACE_GUEST_MEMFD_H */

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,7 @@
 
 #define MODULE		"test_guest_memfd"
 #define PARAMETERS	"/sys/module/" MODULE "/parameters"
-#define FLAG_TEST	(1ULL << 62)
+#define FLAG_TEST	BIT_ULL(62)
 #define POOL		16	/* folios in the module's pool */
 #define NR_FOLIOS	4	/* in the file of a test */
 #define NR_VCPUS	2
@@ -255,7 +256,7 @@ FIXTURE_TEARDOWN(alloc)
  */
 
 /* The value of a key in the file's fdinfo, -1 if it isn't there. */
-static long fdinfo(int fd, const char *key, char *text, size_t size)
+static long read_fdinfo(int fd, const char *key, char *text, size_t size)
 {
 	char path[64], line[256], value[128], unit[8];
 	long found = -1;
@@ -283,7 +284,7 @@ static long fdinfo(int fd, const char *key, char *text, size_t size)
 
 static long fdinfo_kb(int fd, const char *key)
 {
-	return fdinfo(fd, key, NULL, 0);
+	return read_fdinfo(fd, key, NULL, 0);
 }
 
 static void check_fdinfo(struct __test_metadata *_metadata, alloc_data *self,
@@ -310,7 +311,7 @@ TEST_F_TIMEOUT(alloc, fdinfo, TIMEOUT)
 	char name[64] = "";
 	int fd;
 
-	fdinfo(self->fd, "gmem-allocator", name, sizeof(name));
+	read_fdinfo(self->fd, "gmem-allocator", name, sizeof(name));
 	EXPECT_STREQ(variant->name, name);
 
 	check_fdinfo(_metadata, self, self->fd, 0, reserves, false);
@@ -342,29 +343,47 @@ static bool trace_open(void)
 	       write_string(TRACE, "tracing_on", "1");
 }
 
-/* The next event in the trace, from its name on, that has the text. */
-static bool trace_next(FILE *f, const char *event, const char *text, char *line,
-		       size_t size)
+/*
+ * What the next event of that name, for the inode if it's not 0, has to say by
+ * this format.  The number of values that were found, -1 without an event.
+ */
+static int trace_next(FILE *f, const char *event, ino_t ino, const char *format,
+		      ...)
 {
-	char *start;
+	char name[64], text[64] = "", line[512], *start;
+	va_list ap;
+	int n;
 
-	while (fgets(line, size, f)) {
-		start = strstr(line, event);
+	snprintf(name, sizeof(name), " %s: ", event);
+	if (ino)
+		snprintf(text, sizeof(text), "ino=%lu ", (unsigned long)ino);
+
+	while (fgets(line, sizeof(line), f)) {
+		start = strstr(line, name);
 		if (line[0] == '#' || !start || !strstr(start, text))
 			continue;
-		memmove(line, start, strlen(start) + 1);
-		return true;
+
+		va_start(ap, format);
+		n = vsscanf(start + strlen(name), format, ap);
+		va_end(ap);
+		return n;
 	}
-	return false;
+	return -1;
 }
 
 TEST_F_TIMEOUT(alloc, tracepoints, TIMEOUT)
 {
+	static const char reserve[] =
+		"ino=%llu allocator=%31s order=%u nr_folios=%lu error=%d";
+	static const char allocate[] =
+		"ino=%llu index=0x%lx order=%u pfn=0x%lx nid=%d error=%d";
+	static const char truncate[] = "ino=%llu start=0x%lx end=0x%lx";
+	static const char unreserve[] = "ino=%llu allocator=%31s";
 	const unsigned int order = variant->page_shift - 12;
 	const bool reserves = strcmp(variant->name, "buddy");
 	unsigned long index, pfn, start, end, nr;
 	unsigned long long ino;
-	char text[64], line[512], name[32];
+	char name[32];
 	unsigned int got_order;
 	struct stat st;
 	int fd, nid, error;
@@ -394,23 +413,19 @@ TEST_F_TIMEOUT(alloc, tracepoints, TIMEOUT)
 	ASSERT_TRUE(write_string(TRACE, "tracing_on", "0"));
 	f = fopen(TRACE "/trace", "r");
 	ASSERT_NE(NULL, f);
-	snprintf(text, sizeof(text), ": ino=%llu ", (unsigned long long)st.st_ino);
 
 	if (reserves) {
-		ASSERT_TRUE(trace_next(f, "guest_memfd_reserve", text, line,
-				       sizeof(line)));
-		ASSERT_EQ(5, sscanf(line, "guest_memfd_reserve: ino=%llu allocator=%31s order=%u nr_folios=%lu error=%d",
-				    &ino, name, &got_order, &nr, &error));
+		ASSERT_EQ(5, trace_next(f, "guest_memfd_reserve", st.st_ino,
+					reserve, &ino, name, &got_order, &nr,
+					&error));
 		EXPECT_STREQ(variant->name, name);
 		EXPECT_EQ(order, got_order);
 		EXPECT_EQ(NR_FOLIOS, nr);
 		EXPECT_EQ(0, error);
 	}
 
-	ASSERT_TRUE(trace_next(f, "guest_memfd_allocate", text, line,
-			       sizeof(line)));
-	ASSERT_EQ(6, sscanf(line, "guest_memfd_allocate: ino=%llu index=0x%lx order=%u pfn=0x%lx nid=%d error=%d",
-			    &ino, &index, &got_order, &pfn, &nid, &error));
+	ASSERT_EQ(6, trace_next(f, "guest_memfd_allocate", st.st_ino, allocate,
+				&ino, &index, &got_order, &pfn, &nid, &error));
 	EXPECT_EQ(1UL << order, index);
 	EXPECT_EQ(order, got_order);
 	EXPECT_NE(0, pfn);
@@ -419,31 +434,23 @@ TEST_F_TIMEOUT(alloc, tracepoints, TIMEOUT)
 	EXPECT_EQ(0, error);
 
 	/* The hole, then the file. */
-	ASSERT_TRUE(trace_next(f, "guest_memfd_truncate", text, line,
-			       sizeof(line)));
-	ASSERT_EQ(3, sscanf(line, "guest_memfd_truncate: ino=%llu start=0x%lx end=0x%lx",
-			    &ino, &start, &end));
+	ASSERT_EQ(3, trace_next(f, "guest_memfd_truncate", st.st_ino, truncate,
+				&ino, &start, &end));
 	EXPECT_EQ(1UL << order, start);
 	EXPECT_EQ(2UL << order, end);
 
-	ASSERT_TRUE(trace_next(f, "guest_memfd_truncate", text, line,
-			       sizeof(line)));
-	ASSERT_EQ(3, sscanf(line, "guest_memfd_truncate: ino=%llu start=0x%lx end=0x%lx",
-			    &ino, &start, &end));
+	ASSERT_EQ(3, trace_next(f, "guest_memfd_truncate", st.st_ino, truncate,
+				&ino, &start, &end));
 	EXPECT_EQ(0, start);
 	EXPECT_EQ((unsigned long)NR_FOLIOS << order, end);
 
 	if (reserves) {
-		ASSERT_TRUE(trace_next(f, "guest_memfd_unreserve", text, line,
-				       sizeof(line)));
-		ASSERT_EQ(2, sscanf(line, "guest_memfd_unreserve: ino=%llu allocator=%31s",
-				    &ino, name));
+		ASSERT_EQ(2, trace_next(f, "guest_memfd_unreserve", st.st_ino,
+					unreserve, &ino, name));
 		EXPECT_STREQ(variant->name, name);
 
-		ASSERT_TRUE(trace_next(f, "guest_memfd_reserve", "", line,
-				       sizeof(line)));
-		ASSERT_EQ(5, sscanf(line, "guest_memfd_reserve: ino=%llu allocator=%31s order=%u nr_folios=%lu error=%d",
-				    &ino, name, &got_order, &nr, &error));
+		ASSERT_EQ(5, trace_next(f, "guest_memfd_reserve", 0, reserve,
+					&ino, name, &got_order, &nr, &error));
 		EXPECT_EQ((1UL << 50) >> order, nr);
 		EXPECT_EQ(-ENOMEM, error);
 	}
@@ -489,17 +496,13 @@ TEST_F_TIMEOUT(alloc, mappings, TIMEOUT)
  * What the test allocator can be told to do
  */
 
-#define SKIP_UNLESS_TEST() do {						\
-	if (!variant->test)						\
-		SKIP(return, "for the test allocator only");		\
-} while (0)
-
 TEST_F_TIMEOUT(alloc, reservation, TIMEOUT)
 {
 	struct test_count count;
 	int fd, fd2;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	count = read_test_count();
 	EXPECT_EQ(POOL, count.free);
@@ -542,7 +545,8 @@ TEST_F_TIMEOUT(alloc, module_lifetime, TIMEOUT)
 {
 	struct kvm_vm *vm;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	ASSERT_TRUE(populate(self, 0, 1));
 	EXPECT_EQ(EWOULDBLOCK, unload_module());
@@ -604,7 +608,8 @@ TEST_F_TIMEOUT(alloc, independent_indices, TIMEOUT)
 	pthread_t first, second;
 	int i;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	/* A vCPU's first touch of page 0 does not come to an end. */
 	ASSERT_TRUE(set_param("hold", 1));
@@ -648,7 +653,8 @@ TEST_F_TIMEOUT(alloc, parallel, TIMEOUT)
 	pthread_t thread[NR_FOLIOS];
 	int i;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	ASSERT_TRUE(set_param("hold", NR_FOLIOS));
 	for (i = 0; i < NR_FOLIOS; i++) {
@@ -693,7 +699,8 @@ TEST_F_TIMEOUT(alloc, asked_again, TIMEOUT)
 {
 	struct kvm_run *run = self->vcpu[0]->run;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	ASSERT_TRUE(set_param("again", 5));
 	EXPECT_TRUE(populate(self, 0, 1));
@@ -730,7 +737,8 @@ TEST_F_TIMEOUT(alloc, interrupted_wait, TIMEOUT)
 	sigset_t alarm, old;
 	pthread_t thread;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	/* The signal is for this thread. */
 	sigemptyset(&alarm);
@@ -759,7 +767,8 @@ TEST_F_TIMEOUT(alloc, interrupted_wait, TIMEOUT)
 /* An error of the allocator is the caller's, and leaves what was done. */
 TEST_F_TIMEOUT(alloc, allocate_fails, TIMEOUT)
 {
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	ASSERT_TRUE(populate(self, 0, 1));
 	ASSERT_TRUE(set_param("fail", 1));
@@ -795,7 +804,8 @@ TEST_F_TIMEOUT(alloc, close_while_populating, TIMEOUT)
 	struct kvm_vm *vm = self->vm;
 	pthread_t thread;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	ASSERT_TRUE(set_param("hold", 1));
 	pthread_create(&thread, NULL, closing_populate_thread, &arg);
@@ -819,7 +829,8 @@ TEST_F_TIMEOUT(alloc, killed, TIMEOUT)
 	int status;
 	pid_t pid;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 
 	pid = fork();
 	ASSERT_LE(0, pid);
@@ -895,7 +906,8 @@ TEST_F_TIMEOUT(alloc, killed_in_host_fault, TIMEOUT)
 	pid_t pid;
 	char *p;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 	if (variant->page_shift != 12)
 		SKIP(return, "the host maps single pages only");
 
@@ -914,11 +926,9 @@ TEST_F_TIMEOUT(alloc, killed_in_host_fault, TIMEOUT)
 			write(null, p, 1);
 			_exit(1);
 		}
-		if (!i) {
-			ASSERT_TRUE(wait_param("held", 1));
-		} else {
-			usleep(200000);
-		}
+		/* There is nothing to tell that it asks again and again. */
+		ASSERT_TRUE(i || wait_param("held", 1));
+		usleep(200000);
 		kill(pid, SIGKILL);
 		ASSERT_EQ(pid, waitpid(pid, &status, 0));
 		EXPECT_TRUE(WIFSIGNALED(status));
@@ -946,7 +956,8 @@ TEST_F_TIMEOUT(alloc, lingering_user, TIMEOUT)
 	int rest, fd, pipefd[2];
 	char *p, c;
 
-	SKIP_UNLESS_TEST();
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
 	if (variant->page_shift != 12) {
 		EXPECT_EQ(-1, __create_file(self, 1, self->flags |
 					    GUEST_MEMFD_FLAG_INIT_SHARED));
