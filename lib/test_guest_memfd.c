@@ -226,10 +226,15 @@ static struct folio *test_take(struct test_file *file, pgoff_t index)
 		    index >> order >= file->nr_folios))
 		return ERR_PTR(-ENOMEM);
 
+	/* What is awaited is still the file's; others have the rest. */
 	test_reap();
+	if (test_count(FOLIO_ALLOCATED, file) +
+	    test_count(FOLIO_AWAITED, file) >= file->nr_folios)
+		return ERR_PTR(-EAGAIN);
+
 	tf = test_find(FOLIO_FREE, NULL);
 	if (!tf)
-		return ERR_PTR(test_find(FOLIO_AWAITED, file) ? -EAGAIN : -ENOMEM);
+		return ERR_PTR(-ENOMEM);
 
 	tf->state = FOLIO_ALLOCATED;
 	tf->file = file;

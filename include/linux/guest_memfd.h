@@ -103,7 +103,7 @@ struct guest_memfd_stats {
  *            it.  Returns an ERR_PTR on failure, with nothing changed:
  *            -ENOMEM, there is no memory.  With a reservation only for what that
  *            does not cover: the nodes that the policy and the task's cpuset
- *            allow, or a cgroup, have no more.
+ *            allow, or a cgroup, have no more; the host's access is SIGBUS then.
  *            -EAGAIN, the page that it takes has left this file but is still in
  *            use: guest_memfd asks again in a moment, as often as it takes.
  *            -EINTR, a fatal signal is pending.

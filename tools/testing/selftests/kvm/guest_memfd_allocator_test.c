@@ -948,6 +948,77 @@ TEST_F_TIMEOUT(alloc, killed_in_host_fault, TIMEOUT)
 	close(fd);
 }
 
+static volatile int nr_alarms;
+
+/* At the third one, have the allocator give the page out. */
+static void let_go(int sig)
+{
+	if (++nr_alarms == 3)
+		set_param("again", 0);
+}
+
+/* A fault of userspace's for such a page: signals are dealt with meanwhile. */
+TEST_F_TIMEOUT(alloc, signals_in_host_fault, TIMEOUT)
+{
+	struct sigaction sa = { .sa_handler = let_go };
+	int fd;
+	char *p;
+
+	if (!variant->test)
+		SKIP(return, "for the test allocator only");
+	if (variant->page_shift != 12)
+		SKIP(return, "the host maps single pages only");
+
+	fd = __create_file(self, 2, self->flags | GUEST_MEMFD_FLAG_INIT_SHARED);
+	ASSERT_LE(0, fd);
+	p = mmap(NULL, 2 * SZ_4K, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, p);
+
+	ASSERT_TRUE(set_param("again", 1000000000));
+	interrupt_soon();
+	sigaction(SIGALRM, &sa, NULL);
+	WRITE_ONCE(*p, 1);
+	interrupt_no_more();
+	EXPECT_LE(3, nr_alarms);
+	EXPECT_EQ(1, *p);
+
+	/* No memory: that is no reason to try for ever. */
+	ASSERT_TRUE(set_param("fail", 1));
+	TEST_EXPECT_SIGBUS(WRITE_ONCE(p[SZ_4K], 1));
+	EXPECT_EQ(0, read_count(PARAMETERS, "fail"));
+	WRITE_ONCE(p[SZ_4K], 2);
+	EXPECT_EQ(2, p[SZ_4K]);
+
+	munmap(p, 2 * SZ_4K);
+	close(fd);
+}
+
+/* A hole as large as a file can be: only what there is takes time. */
+TEST_F_TIMEOUT(alloc, punch_sparse, TIMEOUT)
+{
+	const u64 size = 1ULL << 62;
+	struct stat st;
+	int fd;
+
+	if (strcmp(variant->name, "buddy"))
+		SKIP(return, "the whole file is reserved");
+
+	fd = __vm_create_guest_memfd(self->vm, size, self->flags);
+	ASSERT_LE(0, fd);
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE, SZ_4K, SZ_4K));
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE, size / 2, SZ_4K));
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE, size - SZ_4K, SZ_4K));
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+			       SZ_4K, size - 2 * SZ_4K));
+	ASSERT_EQ(0, fstat(fd, &st));
+	EXPECT_EQ(SZ_4K / 512, st.st_blocks);
+	ASSERT_EQ(0, fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
+			       0, size));
+	ASSERT_EQ(0, fstat(fd, &st));
+	EXPECT_EQ(0, st.st_blocks);
+	close(fd);
+}
+
 /* A page that has left its file while somebody else uses it */
 TEST_F_TIMEOUT(alloc, lingering_user, TIMEOUT)
 {
