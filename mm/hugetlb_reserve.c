@@ -23,11 +23,11 @@
  * confines an allocation to nodes without a free page makes it fail.
  */
 #include <linux/hugetlb_alloc.h>
-#include <linux/kvm_types.h>
 #include <linux/mempolicy.h>
 #include <linux/slab.h>
 
 #include "hugetlb_internal.h"
+#include "hugetlb_lend.h"
 
 struct hugetlb_reservation {
 	struct hugepage_subpool *spool;
@@ -54,7 +54,7 @@ unsigned long hugetlb_pool_orders(void)
 
 	return orders;
 }
-EXPORT_SYMBOL_FOR_KVM(hugetlb_pool_orders);
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_pool_orders);
 
 /**
  * hugetlb_pool_order - find the pool of a page size
@@ -75,7 +75,7 @@ int hugetlb_pool_order(unsigned int page_shift)
 		h = size_to_hstate(1UL << page_shift);
 	return h ? huge_page_order(h) : -ENODEV;
 }
-EXPORT_SYMBOL_FOR_KVM(hugetlb_pool_order);
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_pool_order);
 
 /**
  * hugetlb_reserve - reserve huge pages of a pool, all or none
@@ -117,8 +117,14 @@ struct hugetlb_reservation *hugetlb_reserve(unsigned int order,
 		goto err_free;
 
 	resv->spool = hugepage_new_subpool(h, nr_huge_pages, nr_huge_pages);
-	if (!resv->spool)
-		goto err_uncharge;
+	if (!resv->spool) {
+		/* Pages that somebody has put may only have to be taken home. */
+		hugetlb_loan_flush();
+		resv->spool = hugepage_new_subpool(h, nr_huge_pages,
+						   nr_huge_pages);
+		if (!resv->spool)
+			goto err_uncharge;
+	}
 
 	resv->nr_huge_pages = nr_huge_pages;
 	return resv;
@@ -130,7 +136,7 @@ err_free:
 	kfree(resv);
 	return ERR_PTR(-ENOMEM);
 }
-EXPORT_SYMBOL_FOR_KVM(hugetlb_reserve);
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_reserve);
 
 /**
  * hugetlb_unreserve - give up a reservation
@@ -146,6 +152,7 @@ void hugetlb_unreserve(struct hugetlb_reservation *resv)
 {
 	struct hstate *h = resv->spool->hstate;
 
+	hugetlb_loan_flush();
 	hugetlb_cgroup_uncharge_cgroup_rsvd(hstate_index(h),
 					    resv->nr_huge_pages << huge_page_order(h),
 					    resv->h_cg_rsvd);
@@ -153,7 +160,7 @@ void hugetlb_unreserve(struct hugetlb_reservation *resv)
 	hugepage_put_subpool(resv->spool);
 	kfree(resv);
 }
-EXPORT_SYMBOL_FOR_KVM(hugetlb_unreserve);
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_unreserve);
 
 /**
  * hugetlb_alloc_reserved - allocate one page of a reservation
@@ -179,10 +186,19 @@ struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
 	struct mempolicy_interpreted mpoli = { .mode = MPOL_DEFAULT };
 	struct hugepage_subpool *spool = resv->spool;
 	struct hstate *h = spool->hstate;
+	struct hugetlb_loan *loan;
 	struct folio *folio;
 
-	if (hugepage_subpool_get_pages(spool, 1) < 0)
-		return ERR_PTR(-EAGAIN);
+	if (hugepage_subpool_get_pages(spool, 1) < 0) {
+		/* Some may only have to be taken home. */
+		hugetlb_loan_flush();
+		if (hugepage_subpool_get_pages(spool, 1) < 0)
+			return ERR_PTR(-EAGAIN);
+	}
+
+	loan = hugetlb_loan_alloc(h);
+	if (!loan)
+		goto err_cancel;
 
 	if (!mpol) {
 		mpol = get_task_policy(current);
@@ -197,21 +213,25 @@ struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
 	folio = hugetlb_alloc_folio(h, &mpoli, current->mm,
 				    HUGETLB_ALLOC_USE_GLOBAL_RESERVATIONS |
 				    HUGETLB_ALLOC_NO_SURPLUS);
-	if (IS_ERR(folio)) {
-		hugepage_subpool_cancel_pages(spool, 1, 0);
-		return ERR_PTR(-ENOMEM);
-	}
+	if (IS_ERR(folio))
+		goto err_free;
 
 	/*
 	 * The subpool has counted the page as used.  From here on freeing it
 	 * goes through the subpool, which restores the reservation.
 	 */
 	folio_clear_hugetlb_restore_reserve(folio);
-	hugetlb_set_folio_subpool(folio, spool);
+	hugetlb_lend(loan, folio, spool);
 
 	return folio;
+
+err_free:
+	hugetlb_loan_free(loan);
+err_cancel:
+	hugepage_subpool_cancel_pages(spool, 1, 0);
+	return ERR_PTR(-ENOMEM);
 }
-EXPORT_SYMBOL_FOR_KVM(hugetlb_alloc_reserved);
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_alloc_reserved);
 
 /**
  * hugetlb_reservation_stats - where the pages of a reservation are
@@ -231,4 +251,4 @@ void hugetlb_reservation_stats(struct hugetlb_reservation *resv,
 	*reserved = spool->rsv_hpages;
 	*allocated = spool->used_hpages;
 }
-EXPORT_SYMBOL_FOR_KVM(hugetlb_reservation_stats);
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_reservation_stats);

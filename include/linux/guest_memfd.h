@@ -13,6 +13,7 @@
  *	reserve()	once, before the file exists
  *	allocate()	for each index at which the file has no folio
  *	free()		for each folio that leaves the file
+ *	flush()		after some have left it
  *	unreserve()	once, when the file has no folio any more
  *
  * allocate() returns a folio with one reference.  Without a free() hook
@@ -112,6 +113,10 @@ struct guest_memfd_stats {
  *        invalidate lock may be held, for writing.  A page of it may have
  *        failed (folio_contain_hwpoisoned_page()) and must not be used again.
  *        Optional, see above.
+ * @flush: folios have left the file; if somebody else could have them already,
+ *         and it has been left for later to see to that, do it now.  The
+ *         mapping's invalidate lock may be held, for writing.  May sleep, cannot
+ *         fail.  Optional.
  * @stats: fill in what @handle stands for.  Optional.
  */
 struct guest_memfd_allocator_ops {
@@ -130,6 +135,7 @@ struct guest_memfd_allocator_ops {
 	struct folio *(*allocate)(void *handle, pgoff_t index,
 				  struct mempolicy *mpol, pgoff_t ilx);
 	void (*free)(void *handle, struct folio *folio);
+	void (*flush)(void *handle);
 	void (*stats)(void *handle, struct guest_memfd_stats *stats);
 };
 

@@ -14,6 +14,16 @@ suites() {
 	find /sys/kernel/debug/kunit -mindepth 1 -maxdepth 1 | sort
 }
 suites > /tmp/before
+# Allocations of the suites may be made to fail, those with GFP_KERNEL too
+for attr in failslab fail_page_alloc; do
+	dir=/sys/kernel/debug/$attr
+	if [ -d "$dir" ]; then
+		echo 0 > "$dir/verbose"
+		echo N > "$dir/ignore-gfp-wait"
+	fi
+done
+echo 0 2>/dev/null > /sys/kernel/debug/fail_page_alloc/min-order || :
+
 modprobe "$@" || exit 1
 suites > /tmp/after
 sort /tmp/before /tmp/after | uniq -u > /tmp/new

@@ -13,6 +13,7 @@
  */
 #include <linux/guest_memfd.h>
 #include <linux/hugetlb_alloc.h>
+#include <linux/hugetlb_lend.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -49,10 +50,16 @@ static struct folio *gmem_hugetlb_allocate(void *handle, pgoff_t index,
 	r = guest_memfd_clear(folio);
 	if (r) {
 		folio_put(folio);
+		hugetlb_loan_flush();
 		return ERR_PTR(r);
 	}
 
 	return folio;
+}
+
+static void gmem_hugetlb_flush(void *handle)
+{
+	hugetlb_loan_flush();
 }
 
 static void gmem_hugetlb_stats(void *handle, struct guest_memfd_stats *stats)
@@ -71,5 +78,6 @@ const struct guest_memfd_allocator_ops kvm_gmem_hugetlb_ops = {
 	.reserve	= gmem_hugetlb_reserve,
 	.unreserve	= gmem_hugetlb_unreserve,
 	.allocate	= gmem_hugetlb_allocate,
+	.flush		= gmem_hugetlb_flush,
 	.stats		= gmem_hugetlb_stats,
 };
