@@ -24,6 +24,10 @@ test: kernel kernel-alloc initramfs selftests	## run the tests; leaves build/tes
 test-debug: kernel-debug initramfs selftests	## the same on a kernel with KASAN, lockdep and the like
 	@scripts/test --debug
 
+.PHONY: bench
+bench: kernel initramfs selftests	## count what splitting and merging a 1G page takes; leaves build/bench
+	@scripts/bench
+
 .PHONY: regress-hugetlb
 regress-hugetlb: tree	## compare HugeTLB with that of the base; leaves build/regress-hugetlb
 	@scripts/regress-hugetlb

@@ -20,9 +20,9 @@
  * more than count and queue; whoever wants to be sure that pages are home calls
  * hugetlb_loan_flush(), a work item does for others.
  *
- * Locks: hugetlb_lock protects hstate->lent_list, the type of a folio and what a
- * cgroup that goes away or a failure of memory changes in a loan.
- * hugetlb_lend_rwsem is held for reading while struct pages of a lent page change
+ * Locks: hugetlb_lock protects hstate->lent_list, the type of a page that is lent
+ * or comes home, of a single page that is exposed or hidden, and what a cgroup
+ * that goes away or a failure of memory changes in a loan.  hugetlb_lend_rwsem is held for reading while struct pages of a lent page change
  * their folio, for writing by memory failure, which writes to a struct page that
  * nothing else keeps in place.
  */
@@ -154,7 +154,7 @@ void hugetlb_lent_put(struct folio *folio)
  */
 static void loan_clear_flags(struct folio *folio)
 {
-	folio->flags.f &= ~PAGEFLAGS_MASK | BIT(PG_head) | BIT(PG_hwpoison);
+	folio->flags.f &= ~PAGEFLAGS_MASK | BIT(PG_head) | __PG_HWPOISON;
 }
 
 /* Give a page that is whole again, with its vmemmap in order, to the pool. */
@@ -192,8 +192,9 @@ static void loan_return(struct hugetlb_loan *loan)
  *
  * Context: task context, may sleep: to wait for somebody else who is at it, and,
  *          if a page was split and has HVO, for an RCU grace period.
+ * Return: true if there was one that somebody else did not take home before.
  */
-void hugetlb_loan_flush(void)
+bool hugetlb_loan_flush(void)
 {
 	struct hugetlb_loan *loan, *next;
 	struct llist_node *list;
@@ -204,7 +205,7 @@ void hugetlb_loan_flush(void)
 
 	list = llist_del_all(&loans_home);
 	if (!list)
-		return;
+		return false;
 
 	llist_for_each_entry(loan, list, home) {
 		hugetlb_loan_abandon(loan);
@@ -227,6 +228,8 @@ void hugetlb_loan_flush(void)
 		loan_return(loan);
 		cond_resched();
 	}
+
+	return true;
 }
 EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_loan_flush);
 
@@ -260,7 +263,8 @@ void hugetlb_loan_stats(struct folio *folio, struct hugetlb_loan_stats *stats)
 
 	nr = PAGE_SIZE / sizeof(struct page);
 	if (!loan->hvo)
-		stats->nr_vmemmap = DIV_ROUND_UP(nr_pages, nr);
+		stats->nr_vmemmap = DIV_ROUND_UP(nr_pages * sizeof(struct page),
+						 PAGE_SIZE);
 	for (i = 0; loan->hvo && i < nr_pages; i += nr)
 		stats->nr_vmemmap += !hugetlb_vmemmap_is_shared(loan->page + i);
 }

@@ -7,7 +7,7 @@
 
 #include <linux/hugetlb_lend.h>
 
-#ifdef CONFIG_HUGETLB_ALLOC
+#ifdef CONFIG_HUGETLB_LEND
 
 #include <linux/hugetlb.h>
 #include <linux/llist.h>
@@ -98,6 +98,17 @@ void hugetlb_lend(struct hugetlb_loan *loan, struct folio *folio,
 		  struct hugepage_subpool *spool);
 void hugetlb_lent_put(struct folio *folio);
 
+/* Keep struct pages of lent pages as they are. */
+static inline void hugetlb_lend_freeze(void)
+{
+	down_write(&hugetlb_lend_rwsem);
+}
+
+static inline void hugetlb_lend_thaw(void)
+{
+	up_write(&hugetlb_lend_rwsem);
+}
+
 /* hugetlb_split.c */
 void hugetlb_loan_whole(struct hugetlb_loan *loan);
 void hugetlb_loan_tidy(struct hugetlb_loan *loan, struct list_head *spare);
@@ -117,10 +128,12 @@ static inline void hugetlb_lent_return_hwpoison(struct hugetlb_loan *loan,
 						struct folio *folio) { }
 #endif
 
-#else /* !CONFIG_HUGETLB_ALLOC */
+#else /* !CONFIG_HUGETLB_LEND */
 
 static inline void hugetlb_lent_put(struct folio *folio) { }
+static inline void hugetlb_lend_freeze(void) { }
+static inline void hugetlb_lend_thaw(void) { }
 
-#endif /* CONFIG_HUGETLB_ALLOC */
+#endif /* CONFIG_HUGETLB_LEND */
 
 #endif /* _LINUX_MM_HUGETLB_LEND_H */

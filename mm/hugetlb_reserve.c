@@ -9,14 +9,14 @@
  *
  *   reserved   counted in the pool's resv_huge_pages and in rsv_hpages of the
  *              subpool; no page in particular
- *   allocated  a folio; counted in used_hpages of the subpool, which the folio
- *              points to
+ *   allocated  lent out (hugetlb_lend.c); counted in used_hpages of the subpool,
+ *              which the loan points to
  *
  * and rsv_hpages + used_hpages is constant.  hugetlb_alloc_reserved() moves one
- * page from the first to the second, the last folio_put() moves it back.  After
- * hugetlb_unreserve() nothing is reserved, and the last folio_put() of a page
- * that is still allocated returns it to the pool for anybody; the subpool goes
- * with the last of them.
+ * page from the first to the second.  When all that it consists of has been put
+ * it is taken home, and is back in the first.  After hugetlb_unreserve() nothing
+ * is reserved, and a page that is still out returns to the pool for anybody; the
+ * subpool goes with the last of them.
  *
  * HugeTLB counts reservations per pool, not per node.  A reservation therefore
  * promises pages somewhere in the system: a memory policy or a cpuset that
@@ -143,8 +143,8 @@ EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_reserve);
  * @resv: the reservation; gone on return
  *
  * The pages that are not allocated are the pool's at once, whoever may still hold
- * others.  Folios that are allocated remain valid; the last folio_put() returns
- * each to the pool, where nobody has a claim to it.
+ * others.  Folios that are lent out remain valid; each goes to the pool after the
+ * last folio_put(), where nobody has a claim to it.
  *
  * Context: task context, may sleep.
  */
@@ -173,8 +173,9 @@ EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_unreserve);
  * place of a reserved one.  Its contents are those of its last user.
  *
  * Context: task context, may sleep.
- * Return: a folio with one reference, which the last folio_put() gives back to
- *         the reservation, or an ERR_PTR with all counters as before:
+ * Return: a lent folio with one reference, see linux/hugetlb_lend.h, which is the
+ *         reservation's again some time after the last folio_put(), and for sure
+ *         after hugetlb_loan_flush(); or an ERR_PTR with all counters as before:
  *         -EAGAIN if all pages are allocated, which a caller that knows better
  *         meets while somebody still holds a short reference to a page that it
  *         has put; -ENOMEM if there is no free page on the nodes that policy
@@ -183,6 +184,8 @@ EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_unreserve);
 struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
 				     struct mempolicy *mpol, pgoff_t ilx)
 {
+	const u8 alloc_flags = HUGETLB_ALLOC_USE_GLOBAL_RESERVATIONS |
+			       HUGETLB_ALLOC_NO_SURPLUS;
 	struct mempolicy_interpreted mpoli = { .mode = MPOL_DEFAULT };
 	struct hugepage_subpool *spool = resv->spool;
 	struct hstate *h = spool->hstate;
@@ -210,9 +213,10 @@ struct folio *hugetlb_alloc_reserved(struct hugetlb_reservation *resv,
 	mpoli.mode = mpol->mode;
 #endif
 
-	folio = hugetlb_alloc_folio(h, &mpoli, current->mm,
-				    HUGETLB_ALLOC_USE_GLOBAL_RESERVATIONS |
-				    HUGETLB_ALLOC_NO_SURPLUS);
+	folio = hugetlb_alloc_folio(h, &mpoli, current->mm, alloc_flags);
+	/* What is to be taken home may be on the nodes that are allowed. */
+	if (IS_ERR(folio) && hugetlb_loan_flush())
+		folio = hugetlb_alloc_folio(h, &mpoli, current->mm, alloc_flags);
 	if (IS_ERR(folio))
 		goto err_free;
 

@@ -71,7 +71,7 @@
  * @flags: page flags that these have
  * @mapping: the page cache that it is in, or NULL
  * @index: its index there
- * @tail: the shared page of the vmemmap for @new_order
+ * @tail: the shared page of the vmemmap for pieces
  * @spare: pages for the vmemmap, in the order of its pages
  * @nr_xas: number of entries to split
  * @xas: for each of them, with the nodes that it needs
@@ -152,7 +152,7 @@ static void init_head(const struct split_step *step, struct hugetlb_loan *loan,
 	__folio_set_lent(folio);
 	if (step->new_order) {
 		/* As folio_set_order() does, for a folio that is none yet. */
-		folio->_flags_1 &= ~0xffUL;
+		folio->_flags_1 &= ~PAGEFLAGS_MASK;
 		folio->_flags_1 |= step->new_order;
 #ifdef NR_PAGES_IN_LARGE_FOLIO
 		folio->_nr_pages = 1U << step->new_order;
@@ -164,15 +164,19 @@ static void init_head(const struct split_step *step, struct hugetlb_loan *loan,
 	clear_compound_head(page);
 }
 
-static void init_tail(struct page *page, struct page *head, unsigned int order)
+/* @first: it is the first tail, in which the order of the folio is set already */
+static void init_tail(struct page *page, struct page *head, unsigned int order,
+		      bool first)
 {
-	page->flags.f &= ~PAGEFLAGS_MASK;
 	page->page_type = UINT_MAX;
 	page->mapping = TAIL_MAPPING;
 	page->private = 0;
+	if (!first) {
+		page->flags.f &= ~PAGEFLAGS_MASK;
 #ifdef CONFIG_MEMCG
-	page->memcg_data = 0;
+		page->memcg_data = 0;
 #endif
+	}
 	smp_wmb();
 	set_compound_head(page, head, order);
 }
@@ -187,13 +191,17 @@ static void split_map(const struct split_step *step, struct hugetlb_loan *loan,
 	const unsigned long new_nr = 1UL << step->new_order;
 	unsigned long i, first;
 
-	for (i = 0; i < nr; i++) {
+	/* The head of the old folio goes last if it will be none. */
+	for (i = !step->new_order && !off; i < nr; i++) {
 		first = round_down(off + i, new_nr);
 		if (first == off + i)
 			init_head(step, loan, map + i, first);
 		else
-			init_tail(map + i, step->page + first, step->new_order);
+			init_tail(map + i, step->page + first, step->new_order,
+				  off + i == first + 1);
 	}
+	if (!step->new_order && !off)
+		init_head(step, loan, map, 0);
 
 	/* Some fields of a folio are in place of what a tail has. */
 	if (step->new_order)
@@ -233,6 +241,11 @@ static void split_vmemmap(struct split_step *step, struct hugetlb_loan *loan)
 	}
 	hugetlb_vmemmap_flush(step->page, nr);
 
+	/* A list knows where it is, which was elsewhere when it was filled in. */
+	for (off = 1UL << step->new_order; step->new_order > 1 && off < nr;
+	     off += 1UL << step->new_order)
+		INIT_LIST_HEAD(&((struct folio *)(step->page + off))->_deferred_list);
+
 	split_map(step, loan, step->page, 0, VMEMMAP_PER_PAGE);
 
 	if (1UL << step->new_order <= VMEMMAP_PER_PAGE)
@@ -266,7 +279,7 @@ static void merge_map(struct hugetlb_loan *loan, struct page *head,
 	if (loan->hvo && nr > VMEMMAP_PER_PAGE) {
 		chunk = VMEMMAP_PER_PAGE;
 
-		/* There is one since a folio of that order was split. */
+		/* There is one since a page was split that has, or had, HVO. */
 		tail = hugetlb_vmemmap_shared_tail(order, page_zone(head));
 		for (off = chunk; off < nr; off += chunk)
 			if (hugetlb_vmemmap_is_shared(head + off))
@@ -275,7 +288,11 @@ static void merge_map(struct hugetlb_loan *loan, struct page *head,
 		loan->untidy = true;
 	}
 
-	/* From the end: a head becomes a tail after those that point to it. */
+	/*
+	 * A head, before there are tails; the first has the order.  From the end:
+	 * a head becomes a tail after those that point to it.
+	 */
+	__SetPageHead(head);
 	for (off = nr; off; off -= chunk) {
 		struct page *map = head + off - chunk;
 
@@ -283,10 +300,9 @@ static void merge_map(struct hugetlb_loan *loan, struct page *head,
 			continue;
 		for (i = chunk; i--; )
 			if (map + i != head)
-				init_tail(map + i, head, order);
+				init_tail(map + i, head, order, false);
 	}
 
-	__SetPageHead(head);
 	prep_compound_head(head, order);
 	__folio_set_lent((struct folio *)head);
 }
@@ -379,6 +395,38 @@ static void merge_page_cache(struct xa_state *xas, struct folio *folio)
  * Splitting
  */
 
+static void merge_workfn(struct work_struct *work);
+
+static LIST_HEAD(merge_list);
+static DEFINE_SPINLOCK(merge_lock);
+static DECLARE_DELAYED_WORK(merge_work, merge_workfn);
+
+static unsigned int piece_of(const struct hugetlb_loan *loan,
+			     const struct page *page)
+{
+	return (page - loan->page) >> loan->piece_order;
+}
+
+/* A range is to be different from what is around it: whatever has both stays. */
+static void merge_forget(struct folio *folio, unsigned long first,
+			 unsigned long nr)
+{
+	struct hugetlb_loan *loan = hugetlb_folio_loan(folio);
+	const struct page *page = folio_page(folio, first);
+	const unsigned long nr_piece = 1UL << loan->piece_order;
+
+	if (nr == hugetlb_loan_pages(loan))
+		return;
+
+	guard(spinlock)(&merge_lock);
+	loan->merge_whole = false;
+	if (!IS_ALIGNED(page - loan->page, nr_piece))
+		__clear_bit(piece_of(loan, page), loan->merge_pieces);
+	page += nr;
+	if (!IS_ALIGNED(page - loan->page, nr_piece))
+		__clear_bit(piece_of(loan, page), loan->merge_pieces);
+}
+
 static int split_vmemmap_prepare(struct split_step *step,
 				 struct hugetlb_loan *loan)
 {
@@ -398,8 +446,9 @@ static int split_vmemmap_prepare(struct split_step *step,
 	if (r)
 		return r;
 
-	if (1UL << step->new_order > VMEMMAP_PER_PAGE) {
-		step->tail = hugetlb_vmemmap_shared_tail(step->new_order,
+	/* Of the pieces, also if they are skipped: merging makes some. */
+	if (1UL << loan->piece_order > VMEMMAP_PER_PAGE) {
+		step->tail = hugetlb_vmemmap_shared_tail(loan->piece_order,
 							 page_zone(loan->page));
 		if (!step->tail)
 			return -ENOMEM;
@@ -471,6 +520,24 @@ static int folio_refs(const struct page *page, unsigned int order,
 	return (1 << order) + (page == held);
 }
 
+/*
+ * Freeze a folio that nobody else uses.  A reference is what to tell that by, but
+ * for a fault whose entry in the page table was zapped at once: that has taken its
+ * reference along, and the fault still has the lock.
+ */
+static bool freeze_unused(struct folio *folio, struct address_space *mapping,
+			  int refs, const struct page *held)
+{
+	if (!folio_ref_freeze(folio, refs))
+		return false;
+	if (likely(folio->mapping == mapping &&
+		   (!folio_test_locked(folio) || &folio->page == held)))
+		return true;
+
+	folio_ref_unfreeze(folio, refs);
+	return false;
+}
+
 /* The whole of a step.  False if somebody has a reference that is not ours. */
 static bool split_step_try(struct split_step *step, struct hugetlb_loan *loan,
 			   const struct page *held)
@@ -479,15 +546,12 @@ static bool split_step_try(struct split_step *step, struct hugetlb_loan *loan,
 	struct folio *folio = page_folio(step->page);
 	unsigned long off;
 
-	/* It may have been truncated while the split was pending. */
-	if (folio->mapping != step->mapping)
-		return false;
-
 	guard(rwsem_read)(&hugetlb_lend_rwsem);
 	guard(preempt)();
 
-	if (!folio_ref_freeze(folio, folio_refs(step->page, step->order,
-						step->mapping, held)))
+	if (!freeze_unused(folio, step->mapping,
+			   folio_refs(step->page, step->order, step->mapping,
+				      held), held))
 		return false;
 
 	if (loan->hvo)
@@ -527,6 +591,14 @@ static bool split_try(struct hugetlb_split *split, const struct page *held)
 	}
 
 	return true;
+}
+
+/* Is there a folio to be split that is not where it was? */
+static bool split_is_stale(const struct hugetlb_split *split)
+{
+	const struct split_step *step = &split->steps[split->next_step];
+
+	return page_folio(step->page)->mapping != step->mapping;
 }
 
 static void split_add_step(struct hugetlb_split *split, struct folio *folio,
@@ -606,6 +678,8 @@ static struct hugetlb_split *split_prepare(struct hugetlb_split *split)
  *
  * After the split no folio is partly in the range and partly not.  All others are
  * as large as that allows, among those orders that a lent page can be split to.
+ * Folios that had both, and are to be merged later, are not; also if there is
+ * nothing to split now, or the split is cancelled.
  *
  * Context: task context, may sleep and allocate.
  * Return: what to pass to hugetlb_split_commit() or hugetlb_split_cancel(); NULL
@@ -624,6 +698,8 @@ struct hugetlb_split *hugetlb_split_prepare(struct folio *folio,
 
 	if (!nr || first >= nr_pages || nr > nr_pages - first)
 		return ERR_PTR(-EINVAL);
+
+	merge_forget(folio, first, nr);
 	if (nr == nr_pages)
 		return NULL;
 
@@ -662,6 +738,7 @@ struct hugetlb_split *hugetlb_split_all_prepare(struct folio *folio)
 {
 	struct hugetlb_split *split;
 
+	merge_forget(folio, 0, 1);
 	if (!folio_test_large(folio))
 		return NULL;
 
@@ -672,7 +749,8 @@ struct hugetlb_split *hugetlb_split_all_prepare(struct folio *folio)
 	split_add_step(split, folio, 0, folio_order(folio), 0);
 	return split_prepare(split);
 }
-EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_split_all_prepare);
+EXPORT_SYMBOL_FOR_MODULES(hugetlb_split_all_prepare,
+			  "hugetlb_split_kunit,test_hugetlb_lend");
 
 /**
  * hugetlb_split_cancel - do not split after all
@@ -690,12 +768,6 @@ EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_split_cancel);
 /*
  * Merging, now and later
  */
-
-static void merge_workfn(struct work_struct *work);
-
-static LIST_HEAD(merge_list);
-static DEFINE_SPINLOCK(merge_lock);
-static DECLARE_DELAYED_WORK(merge_work, merge_workfn);
 
 static bool merge_wanted(const struct hugetlb_loan *loan)
 {
@@ -724,27 +796,6 @@ static void merge_schedule(struct hugetlb_loan *loan)
 	queue_delayed_work(system_dfl_wq, &merge_work, MERGE_DELAY);
 }
 
-static unsigned int piece_of(const struct hugetlb_loan *loan,
-			     const struct page *page)
-{
-	return (page - loan->page) >> loan->piece_order;
-}
-
-/* What is split on purpose is not to be merged because somebody once asked. */
-static void merge_forget(struct hugetlb_split *split)
-{
-	struct hugetlb_loan *loan = split->loan;
-	unsigned int i;
-
-	guard(spinlock)(&merge_lock);
-
-	loan->merge_whole = false;
-	for (i = 0; i < split->nr_steps; i++)
-		if (split->steps[i].order <= loan->piece_order)
-			__clear_bit(piece_of(loan, split->steps[i].page),
-				    loan->merge_pieces);
-}
-
 /**
  * hugetlb_split_commit - split a folio
  * @split: of hugetlb_split_prepare(), may be NULL; gone on return
@@ -768,7 +819,6 @@ void hugetlb_split_commit(struct hugetlb_split *split)
 	loan = split->loan;
 	guard(mutex)(&loan->lock);
 
-	merge_forget(split);
 	if (split_try(split, split->steps[0].page))
 		split_free(split);
 	else
@@ -781,6 +831,9 @@ EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_split_commit);
  * @folio: a folio of the lent page, locked, with a reference of the caller; that
  *         is the one reference that doesn't hold up a split
  *
+ * A split is dropped if its folio has left the page cache since, or has got into
+ * one.  Other folios than @folio, with their indices, may have been split.
+ *
  * Context: task context, may sleep.
  * Return: 0 if nothing is pending any more, or -EAGAIN.
  */
@@ -792,7 +845,8 @@ int hugetlb_split_complete(struct folio *folio)
 	guard(mutex)(&loan->lock);
 
 	list_for_each_entry_safe(split, next, &loan->pending, entry) {
-		if (!split_try(split, &folio->page))
+		/* What was truncated since, or inserted, stays as it is. */
+		if (!split_is_stale(split) && !split_try(split, &folio->page))
 			continue;
 		list_del(&split->entry);
 		split_free(split);
@@ -818,11 +872,10 @@ static void clear_mlocked(struct folio *folio)
  * another reference, -EHWPOISON if one must be kept apart.
  */
 static int merge_try(struct hugetlb_loan *loan, struct page *page,
-		     unsigned int order, struct xa_state *xas,
-		     const struct page *held)
+		     unsigned int order, struct address_space *mapping,
+		     struct xa_state *xas, const struct page *held)
 {
 	const unsigned int old_order = folio_order(page_folio(page));
-	struct address_space *mapping = page_folio(page)->mapping;
 	const unsigned long nr = 1UL << order;
 	const unsigned long old_nr = 1UL << old_order;
 	unsigned long off;
@@ -837,14 +890,13 @@ static int merge_try(struct hugetlb_loan *loan, struct page *page,
 		struct folio *folio = page_folio(page + off);
 		int refs = folio_refs(page + off, old_order, mapping, held);
 
-		if (!folio_ref_freeze(folio, refs))
+		if (!freeze_unused(folio, mapping, refs, held))
 			goto unfreeze;
 		if (unlikely(folio_test_hwpoison(folio))) {
 			folio_ref_unfreeze(folio, refs);
 			r = -EHWPOISON;
 			goto unfreeze;
 		}
-		VM_WARN_ON_ONCE_FOLIO(folio->mapping != mapping, folio);
 	}
 
 	for (off = 0; !old_order && off < nr; off++)
@@ -867,8 +919,8 @@ unfreeze:
 }
 
 static int merge_tries(struct hugetlb_loan *loan, struct page *page,
-		       unsigned int order, struct xa_state *xas,
-		       const struct page *held)
+		       unsigned int order, struct address_space *mapping,
+		       struct xa_state *xas, const struct page *held)
 {
 	int tries, r;
 
@@ -876,7 +928,7 @@ static int merge_tries(struct hugetlb_loan *loan, struct page *page,
 		return 0;
 
 	for (tries = 0; tries < FREEZE_TRIES; tries++) {
-		r = merge_try(loan, page, order, xas, held);
+		r = merge_try(loan, page, order, mapping, xas, held);
 		if (r != -EAGAIN)
 			break;
 		cond_resched();
@@ -887,27 +939,25 @@ static int merge_tries(struct hugetlb_loan *loan, struct page *page,
 }
 
 static int merge_piece(struct hugetlb_loan *loan, struct page *page,
-		       const struct page *held)
+		       struct address_space *mapping, const struct page *held)
 {
-	struct folio *folio = page_folio(page);
-	struct address_space *mapping = folio->mapping;
-
 	if (mapping) {
-		XA_STATE_ORDER(xas, &mapping->i_pages, folio->index,
+		XA_STATE_ORDER(xas, &mapping->i_pages, page_folio(page)->index,
 			       loan->piece_order);
 
 		/* The entry is where it was, in a node that is there. */
 		mapping_set_update(&xas, mapping);
-		return merge_tries(loan, page, loan->piece_order, &xas, held);
+		return merge_tries(loan, page, loan->piece_order, mapping, &xas,
+				   held);
 	}
 
-	return merge_tries(loan, page, loan->piece_order, NULL, held);
+	return merge_tries(loan, page, loan->piece_order, NULL, NULL, held);
 }
 
 /* Merge what is smaller than @order; remember what cannot be merged now. */
 static void merge_now(struct hugetlb_loan *loan, struct page *page,
-		      unsigned int order, struct xa_state *xas,
-		      const struct page *held)
+		      unsigned int order, struct address_space *mapping,
+		      struct xa_state *xas, const struct page *held)
 {
 	const unsigned long nr_piece = 1UL << loan->piece_order;
 	unsigned long off;
@@ -916,8 +966,8 @@ static void merge_now(struct hugetlb_loan *loan, struct page *page,
 	lockdep_assert_held(&loan->lock);
 
 	for (off = 0; off < 1UL << order; off += nr_piece) {
-		r = merge_piece(loan, page + off, held);
-		if (r == -EAGAIN && order == loan->piece_order) {
+		r = merge_piece(loan, page + off, mapping, held);
+		if (r == -EAGAIN && order < hugetlb_loan_order(loan)) {
 			guard(spinlock)(&merge_lock);
 			__set_bit(piece_of(loan, page), loan->merge_pieces);
 		}
@@ -926,9 +976,10 @@ static void merge_now(struct hugetlb_loan *loan, struct page *page,
 		cond_resched();
 	}
 
-	if (order > loan->piece_order) {
-		if (!ret)
-			ret = merge_tries(loan, page, order, xas, held);
+	if (order > loan->piece_order && !ret)
+		ret = merge_tries(loan, page, order, mapping, xas, held);
+
+	if (order == hugetlb_loan_order(loan)) {
 		guard(spinlock)(&merge_lock);
 		loan->merge_whole = ret == -EAGAIN;
 	}
@@ -1024,7 +1075,8 @@ void hugetlb_merge_commit(struct hugetlb_merge *merge)
 
 	loan = merge->loan;
 	scoped_guard(mutex, &loan->lock) {
-		merge_now(loan, merge->page, merge->order, &merge->xas,
+		merge_now(loan, merge->page, merge->order,
+			  page_folio(merge->page)->mapping, &merge->xas,
 			  merge->page);
 
 		guard(spinlock)(&merge_lock);
@@ -1110,14 +1162,17 @@ static void merge_retry(struct hugetlb_loan *loan, struct folio *folio)
 		if (merge)
 			merge_now(loan,
 				  loan->page + ((unsigned long)piece << loan->piece_order),
-				  loan->piece_order, NULL, &folio->page);
+				  loan->piece_order, mapping, NULL, &folio->page);
 	}
 
 	scoped_guard(spinlock, &merge_lock)
 		whole = loan->merge_whole;
 	if (whole && !merge_xas_prepare(&xas, folio, hugetlb_loan_order(loan))) {
-		merge_now(loan, loan->page, hugetlb_loan_order(loan), &xas,
-			  &folio->page);
+		/* Unless it is found that it has to be done later. */
+		scoped_guard(spinlock, &merge_lock)
+			loan->merge_whole = false;
+		merge_now(loan, loan->page, hugetlb_loan_order(loan), mapping,
+			  &xas, &folio->page);
 		xas_destroy(&xas);
 	}
 
@@ -1264,7 +1319,8 @@ void hugetlb_loan_tidy(struct hugetlb_loan *loan, struct list_head *spare)
 
 /**
  * hugetlb_lent_expose - let a single page be mapped
- * @folio: a single page of a lent page, in a page cache
+ * @folio: a single page of a lent page, in a page cache, locked; may be exposed
+ *         already, and mapped
  *
  * A folio with a type cannot have a map count.  Before the page cache drops its
  * references, which ->free_folio() precedes, it has to be hidden again; merging
@@ -1275,6 +1331,10 @@ void hugetlb_loan_tidy(struct hugetlb_loan *loan, struct list_head *spare)
 void hugetlb_lent_expose(struct folio *folio)
 {
 	VM_WARN_ON_ONCE_FOLIO(folio_test_large(folio), folio);
+
+	/* It may have a map count already. */
+	if (!folio_test_lent(folio))
+		return;
 
 	guard(spinlock_irqsave)(&hugetlb_lock);
 	__folio_clear_lent(folio);
@@ -1289,7 +1349,10 @@ EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_lent_expose);
  */
 void hugetlb_lent_hide(struct folio *folio)
 {
-	VM_WARN_ON_ONCE_FOLIO(!folio_test_lent(folio) && folio_mapped(folio), folio);
+	if (folio_test_lent(folio))
+		return;
+
+	VM_WARN_ON_ONCE_FOLIO(folio_mapped(folio), folio);
 
 	guard(spinlock_irqsave)(&hugetlb_lock);
 	__folio_set_lent(folio);

@@ -114,9 +114,8 @@ struct guest_memfd_stats {
  *        failed (folio_contain_hwpoisoned_page()) and must not be used again.
  *        Optional, see above.
  * @flush: folios have left the file; if somebody else could have them already,
- *         and it has been left for later to see to that, do it now.  The
- *         mapping's invalidate lock may be held, for writing.  May sleep, cannot
- *         fail.  Optional.
+ *         and it has been left for later to see to that, do it now.  May sleep,
+ *         cannot fail.  Not called before unreserve().  Optional.
  * @stats: fill in what @handle stands for.  Optional.
  */
 struct guest_memfd_allocator_ops {

@@ -4,7 +4,9 @@
  *
  * Such a user reserves all the pages that it may need in one go, gets them one
  * by one, by memory policy, and gives each back with folio_put(), which restores
- * the reservation.  It needs no VMA, no inode of hugetlbfs and no resv_map.
+ * the reservation, at the latest when it calls hugetlb_loan_flush().  It needs no
+ * VMA, no inode of hugetlbfs and no resv_map.  The pages are lent: what that means,
+ * and how to split them, is in linux/hugetlb_lend.h.
  *
  * The hugetlb cgroup of the current task is charged for the reservation when
  * that is made, and for a page when that is allocated; for a page also the memory

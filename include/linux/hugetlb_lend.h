@@ -21,11 +21,16 @@
  *
  * The borrower sees to it that
  *
- *  - nothing is mapped, neither in the host nor in the guest, of what is split
- *    or merged,
- *  - from prepare to commit or cancel no other task splits, merges or truncates
- *    any part of the same huge page.  In a page cache that means to hold the
- *    mapping's invalidate lock, for merging to hold it for writing.
+ *  - nothing of what is split or merged is mapped in the host; a guest, whose
+ *    mappings have no reference, may have mapped what is split in smaller parts,
+ *    and what is merged,
+ *  - from prepare to commit or cancel no other task merges or truncates any part
+ *    of the same huge page, or splits the same folio.  In a page cache that
+ *    means to hold the mapping's invalidate lock, for merging to hold it for
+ *    writing, and the lock of the folio.
+ *
+ * Whatever is split while it is in no page cache, and may be pending, has to be
+ * completed before it gets into one.
  */
 #ifndef _LINUX_HUGETLB_LEND_H
 #define _LINUX_HUGETLB_LEND_H
@@ -56,7 +61,7 @@ struct hugetlb_loan_stats {
 	bool merge_pending;
 };
 
-void hugetlb_loan_flush(void);
+bool hugetlb_loan_flush(void);
 void hugetlb_loan_stats(struct folio *folio, struct hugetlb_loan_stats *stats);
 
 struct hugetlb_split *hugetlb_split_prepare(struct folio *folio,

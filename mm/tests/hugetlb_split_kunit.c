@@ -260,6 +260,10 @@ static bool check_head(struct lend_test *lt, unsigned long off,
 			      folio_nr_pages(folio));
 		return false;
 	}
+	if (order && !list_empty(&folio->_deferred_list)) {
+		lend_mismatch(lt, off, "no empty list");
+		return false;
+	}
 	flags = page->flags.f & PAGEFLAGS_MASK & ~ALLOWED_FLAGS;
 	if (order)
 		flags ^= BIT(PG_head);
@@ -713,8 +717,13 @@ static void test_merge_later(struct kunit *test)
 	lt->small[0] = false;
 	KUNIT_ASSERT_TRUE(test, lend_check(lt));
 
-	/* A split means that it is not to be merged. */
+	/* A split means that it is not to be merged, even if it takes nothing. */
 	KUNIT_EXPECT_EQ(test, 1, lend_split(lt, 5, 1, true));
+	hugetlb_merge_later(page_folio(lt->page));
+	KUNIT_EXPECT_EQ(test, 0, lend_split(lt, 6, 1, true));
+	msleep(2500);
+	KUNIT_ASSERT_TRUE(test, lend_check(lt));
+
 	hugetlb_merge_later(page_folio(lt->page));
 	if (lt->nr_pieces > 1) {
 		KUNIT_EXPECT_EQ(test, 1, lend_split(lt, PIECE + 5, 1, true));
@@ -909,6 +918,7 @@ static void test_expose(struct kunit *test)
 
 	KUNIT_EXPECT_EQ(test, 1, lend_split(lt, 5, 1, true));
 	folio = page_folio(lt->page + 5);
+	hugetlb_lent_expose(folio);
 	hugetlb_lent_expose(folio);
 	KUNIT_EXPECT_FALSE(test, page_has_type(&folio->page));
 	hugetlb_lent_hide(folio);

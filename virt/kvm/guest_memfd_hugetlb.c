@@ -7,9 +7,9 @@
  * the file that is touched or populated, and go back to the file's reservation
  * when they are punched out, and to the pool with the file.
  *
- * Folios are handed out as HugeTLB makes them.  They are not split, hence no
- * part of one can be given to the host while the rest is the guest's: only
- * files whose memory the host never touches use this allocator.
+ * Folios are lent by HugeTLB, and stay whole.  They are not split, hence no part
+ * of one can be given to the host while the rest is the guest's: only files whose
+ * memory the host never touches use this allocator.
  */
 #include <linux/guest_memfd.h>
 #include <linux/hugetlb_alloc.h>
