@@ -22,9 +22,10 @@
  *
  * Locks: hugetlb_lock protects hstate->lent_list, the type of a page that is lent
  * or comes home, of a single page that is exposed or hidden, and what a cgroup
- * that goes away or a failure of memory changes in a loan.  hugetlb_lend_rwsem is held for reading while struct pages of a lent page change
- * their folio, for writing by memory failure, which writes to a struct page that
- * nothing else keeps in place.
+ * that goes away or a failure of memory changes in a loan.  hugetlb_lend_rwsem is
+ * held for reading while struct pages of a lent page change their folio, for
+ * writing by memory failure, which writes to a struct page that nothing else keeps
+ * in place.
  */
 #include <linux/hugetlb.h>
 #include <linux/hugetlb_cgroup.h>
@@ -124,6 +125,7 @@ static void loans_home_workfn(struct work_struct *work)
 {
 	hugetlb_loan_flush();
 }
+
 static DECLARE_WORK(loans_home_work, loans_home_workfn);
 
 /*

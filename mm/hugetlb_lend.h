@@ -62,7 +62,7 @@ struct hugetlb_loan {
 	atomic_long_t nr_out;
 	struct llist_node home;
 
-	struct mutex lock;
+	struct mutex lock;		/* one split, merge or completion */
 	struct list_head pending;
 	bool untidy;
 	unsigned long rcu_state;

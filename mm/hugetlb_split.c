@@ -177,6 +177,7 @@ static void init_tail(struct page *page, struct page *head, unsigned int order,
 		page->memcg_data = 0;
 #endif
 	}
+	/* It must be a proper tail by the time that it is one. */
 	smp_wmb();
 	set_compound_head(page, head, order);
 }

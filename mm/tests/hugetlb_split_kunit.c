@@ -816,6 +816,7 @@ static void put_from(struct page *page, int context)
 		break;
 	}
 }
+
 #define NR_PUT_CONTEXTS	6
 
 static void test_last_put(struct kunit *test)
@@ -985,7 +986,8 @@ static void test_fail_nth(struct kunit *test)
 		KUNIT_EXPECT_LT(test, absorbed, max(n - 1, 1U));
 		if (n == 1) {
 			lend_return(lt);
-			kunit_skip(test, "failslab and fail_page_alloc ignore GFP_KERNEL, see ignore-gfp-wait");
+			kunit_skip(test,
+				   "failslab, fail_page_alloc: ignore-gfp-wait");
 		}
 		if (!what)
 			KUNIT_EXPECT_EQ(test, 1, lend_split(lt, 5, 1, true));
@@ -1012,11 +1014,9 @@ static void test_random(struct kunit *test)
 		bool commit = prandom_u32_state(&rnd) % 8;
 
 		off = prandom_u32_state(&rnd) & (lt->nr_pages - 1);
-		nr = 1UL << lend_order_at(lt, off);
-		first = round_down(off, nr);
 		/* Mostly at one place, so that things meet */
 		if (op & 1 && lt->nr_pieces > 1)
-			first = off = off & (4 * PIECE - 1);
+			off &= 4 * PIECE - 1;
 		nr = 1UL << lend_order_at(lt, off);
 		first = round_down(off, nr);
 		nr = 1 + prandom_u32_state(&rnd) % (first + nr - off);
