@@ -8,8 +8,8 @@
 . "$(dirname "$0")/lib.sh"
 
 here=$(dirname "$0")
-flags=$here/$1
-shift
+flags=$here/$1 command=$2
+shift 2
 
 state() {
 	grep -E '^(HugePages_|Hugetlb|HardwareCorrupted)' /proc/meminfo
@@ -25,8 +25,8 @@ echo "KTAP version 1"
 echo "1..2"
 
 state > /tmp/state.before
-{ "$here/$@" 2>&1; echo $? > /tmp/state.status; } | sed 's/^/    /'
-result "$(cat /tmp/state.status)" "$*"
+{ "$here/$command" "$@" 2>&1; echo $? > /tmp/state.status; } | sed 's/^/    /'
+result "$(cat /tmp/state.status)" "$command $*"
 
 # What is left to a delayed work is done within seconds.
 for _ in 1 2 3 4 5 6 7 8; do
