@@ -53,7 +53,8 @@ static int write_text(const char *path, const char *text)
 	return r;
 }
 
-/* The same in a process that may be killed; ETIME if that has to be done. */
+/* The same in a process that may be killed; TOO_LATE if that has to be done. */
+#define TOO_LATE	255
 static int write_in_time(const char *path, const char *text)
 {
 	int status, i;
@@ -69,7 +70,7 @@ static int write_in_time(const char *path, const char *text)
 	}
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
-	return ETIME;
+	return TOO_LATE;
 }
 
 enum lent_state { WHOLE, SPLIT, AWAITED };

@@ -200,8 +200,11 @@ static bool read_pages(struct state *state, const struct state *before)
 			bool huge = state->flags[i] >> KPF_HUGE & 1;
 
 			state->nr_pool += huge;
-			if (!huge && !(before && i < before->nr_pages && before->flags[i]))
-				state->flags[i] = state->count[i] = 0;
+			if (!huge && !(before && i < before->nr_pages &&
+				       before->flags[i])) {
+				state->flags[i] = 0;
+				state->count[i] = 0;
+			}
 			if (before && i < before->nr_pages &&
 			    (state->flags[i] != before->flags[i] ||
 			     state->count[i] != before->count[i]))
@@ -238,17 +241,21 @@ static void print_changes(const struct state *before, const struct state *now)
 
 	for (i = 0; i < before->nr_counters && i < now->nr_counters; i++)
 		if (strcmp(before->counters[i].value, now->counters[i].value))
-			ksft_print_msg("%s was %s, is %s\n", before->counters[i].name,
-			       before->counters[i].value, now->counters[i].value);
+			ksft_print_msg("%s was %s, is %s\n",
+				       before->counters[i].name,
+				       before->counters[i].value,
+				       now->counters[i].value);
 	if (before->nr_counters != now->nr_counters)
 		ksft_print_msg("%d counters, %d before\n", now->nr_counters, before->nr_counters);
 	for (pfn = 0; n < 8 && pfn < before->nr_pages && pfn < now->nr_pages; pfn++) {
 		if (before->flags[pfn] == now->flags[pfn] &&
 		    before->count[pfn] == now->count[pfn])
 			continue;
-		ksft_print_msg("pfn %zx: flags were %llx, are %llx, count was %llu, is %llu\n", pfn,
-		       (long long)before->flags[pfn], (long long)now->flags[pfn],
-		       (long long)before->count[pfn], (long long)now->count[pfn]);
+		ksft_print_msg("pfn %zx: flags were %llx, are %llx, count was %llu, is %llu\n",
+			       pfn, (long long)before->flags[pfn],
+			       (long long)now->flags[pfn],
+			       (long long)before->count[pfn],
+			       (long long)now->count[pfn]);
 		n++;
 	}
 }
@@ -379,7 +386,8 @@ FIXTURE_SETUP(lend)
 	long nr_free;
 	int fd;
 
-	self->device = self->fd = -1;
+	self->device = -1;
+	self->fd = -1;
 	self->order = variant->page_shift - __builtin_ctzl(getpagesize());
 	if (geteuid())
 		SKIP(return, "needs root");
@@ -593,14 +601,14 @@ static int hammer_split_huge_pages(struct stress *s, struct hammer *hammer)
 
 static int hammer_touch(struct stress *s, struct hammer *hammer)
 {
-	volatile char *page = s->map + random_index(hammer) * getpagesize();
+	char *page = s->map + random_index(hammer) * getpagesize();
 
 	if (sigsetjmp(sigbus_env, 1)) {
 		__atomic_add_fetch(&s->sigbus, 1, __ATOMIC_RELAXED);
 		return 0;
 	}
 	if (random_below(hammer, 4))
-		(void)*page;
+		__atomic_load_n(page, __ATOMIC_RELAXED);
 	else
 		__atomic_fetch_add(page, 1, __ATOMIC_RELAXED);
 	return 1;
@@ -651,8 +659,8 @@ static int hammer_soft_offline(struct stress *s, struct hammer *hammer)
 		ret = 1;
 		r = write_string(path, address);
 		if (!r) {
-			ksft_print_msg("soft offline of a lent page, order %u, flags %x\n", stats.order,
-			       stats.flags);
+			ksft_print_msg("soft offline of a lent page, order %u, flags %x\n",
+				       stats.order, stats.flags);
 			hammer->failed++;
 		}
 	}
