@@ -681,9 +681,8 @@ static int judge(struct hammer *hammer, int r, const char *what)
 {
 	if (!r)
 		return 1;
-	if (r != -ENOENT && r != -EBUSY && r != -EAGAIN && r != -EINVAL) {
+	if (r != -ENOENT && r != -EBUSY && r != -EAGAIN && r != -EINVAL)
 		failed(hammer, what, -r);
-	}
 	return 0;
 }
 
