@@ -14,12 +14,15 @@ help:	## this list
 	@echo 'LINUX=/path/to/tree-or-tarball  another base than linux-base names (any of the same y-series)'
 	@echo 'QEMU=path  JOBS=N  V=1  FORCE=1 (tree, refresh, distclean: discard what the other side lacks)'
 
-.PHONY: run test test-debug vm
+.PHONY: run test test-debug test-alloc vm
 run: kernel initramfs	## do all it needs, boot a VM, run the demo in it; leaves build/run
 	@scripts/run
 
-test: kernel kernel-alloc initramfs selftests	## run the tests; leaves build/test
+test: kernel initramfs selftests	## run the tests; leaves build/test
 	@scripts/test
+
+test-alloc: kernel-alloc initramfs selftests	## those for a kernel with HugeTLB pools but no hugetlbfs
+	@scripts/test --config alloc
 
 test-debug: kernel-debug initramfs selftests	## the same on a kernel with KASAN, lockdep and the like
 	@scripts/test --debug

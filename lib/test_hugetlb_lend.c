@@ -9,11 +9,12 @@
  *
  * Which lock is taken in which order:
  *
- *   mm->mmap_lock, in faults
  *   lend_file.walk_rwsem, in ioctls: for writing by a walk, whose model is wrong
- *   as soon as somebody else splits or merges; for reading by all others
- *     mapping->invalidate_lock, in faults for reading
- *       folio lock, lend_file.hold_lock
+ *   as soon as another task splits or merges; for reading by all others
+ *     lend_file.split_lock: one split at a time, as its borrower has to see to
+ *       mm->mmap_lock, in faults, be they of the walk
+ *         mapping->invalidate_lock, in faults for reading
+ *           folio lock, lend_file.hold_lock
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -25,10 +26,12 @@
 #include <linux/file.h>
 #include <linux/folio_batch.h>
 #include <linux/fs.h>
-#include <linux/hugetlb_alloc.h>
 #include <linux/hugetlb_lend.h>
+#include <linux/hugetlb_reservation.h>
 #include <linux/irq_work.h>
 #include <linux/list.h>
+#include <linux/lockdep.h>
+#include <linux/log2.h>
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -52,16 +55,30 @@
 /* References that are put by one interrupt */
 #define PUTS_PER_INTERRUPT	1024
 
-/* How long others may keep what they found by pfn, in jiffies */
-#define PATIENCE		(10 * HZ)
+/* How often a split or merge is tried before the user hears of a reference */
+#define TRIES			16
+
+/*
+ * How long other tasks may keep what they found by pfn, and a delayed merge may
+ * take, in jiffies.  It is there for what hangs, on a machine that is loaded.
+ */
+#define PATIENCE		(600 * HZ)
 
 /**
  * struct lend_file - a file with lent pages
  * @resv: where its pages are from
  * @mapping: its page cache
  * @order: of its huge pages
- * @nr_huge: number of these
+ * @granule_order: the smallest order of a folio, but for single pages
+ * @nr_huge: number of huge pages
  * @walk_rwsem: see above
+ * @split_lock: see above
+ * @nr_merged: number of calls of lend_merged(); mapping->invalidate_lock, as are
+ *             those below up to @told
+ * @merged_index: of the folio that the last one was called with
+ * @merged_order: its order
+ * @told: bitmaps of orders, one for each granule of the file, of the folios that
+ *        lend_merged() was called with; NULL without a walk
  * @hold_lock: protects the fields below
  * @holds: references of TEST_LEND_HOLD, struct lend_hold
  * @nr_holds: number of them
@@ -70,9 +87,16 @@ struct lend_file {
 	struct hugetlb_reservation *resv;
 	struct address_space *mapping;
 	unsigned int order;
+	unsigned int granule_order;
 	unsigned long nr_huge;
 
 	struct rw_semaphore walk_rwsem;
+	struct mutex split_lock;	/* see above */
+
+	unsigned long nr_merged;
+	pgoff_t merged_index;
+	unsigned int merged_order;
+	u32 *told;
 
 	struct mutex hold_lock;		/* protects those below */
 	struct list_head holds;
@@ -90,11 +114,6 @@ static unsigned long lend_nr_pages(const struct lend_file *lf)
 	return lf->nr_huge << lf->order;
 }
 
-static unsigned int lend_piece_order(const struct lend_file *lf)
-{
-	return min(lf->order, PMD_ORDER);
-}
-
 static bool range_ok(u64 index, u64 nr, u64 size)
 {
 	return nr && index < size && nr <= size - index;
@@ -106,7 +125,7 @@ static bool range_ok(u64 index, u64 nr, u64 size)
 
 static void lend_free_folio(struct folio *folio)
 {
-	if (!folio_test_lent(folio))
+	if (hugetlb_lent_exposed(folio))
 		hugetlb_lent_hide(folio);
 }
 
@@ -114,6 +133,27 @@ static const struct address_space_operations lend_aops = {
 	.dirty_folio	= noop_dirty_folio,
 	.free_folio	= lend_free_folio,
 };
+
+/*
+ * A delayed merge is done, of the block that was wanted or only of parts of it.  A
+ * folio of the file is locked, which need not be this one.
+ */
+static void lend_merged(struct folio *folio)
+{
+	struct address_space *mapping = folio->mapping;
+	struct lend_file *lf = mapping->host->i_private;
+	const unsigned int order = folio_order(folio);
+
+	lockdep_assert_held_write(&mapping->invalidate_lock);
+	WARN_ON_ONCE(!rwsem_is_locked(&mapping->invalidate_lock));
+	WARN_ON_ONCE(order < lf->granule_order || order > lf->order);
+
+	lf->nr_merged++;
+	lf->merged_index = folio->index;
+	lf->merged_order = order;
+	if (lf->told)
+		lf->told[folio->index >> lf->granule_order] |= BIT(order);
+}
 
 static struct folio *lend_lock_folio(struct lend_file *lf, u64 index)
 {
@@ -139,7 +179,7 @@ static vm_fault_t lend_fault(struct vm_fault *vmf)
 	if (IS_ERR(folio))
 		return VM_FAULT_SIGBUS;
 
-	if (folio_test_large(folio) || folio_test_lent(folio)) {
+	if (!hugetlb_lent_exposed(folio)) {
 		lend_unlock_folio(folio);
 		return VM_FAULT_SIGBUS;
 	}
@@ -166,26 +206,24 @@ static int lend_mmap_prepare(struct vm_area_desc *desc)
  * by those that do not change which folio has which page.
  */
 
+static unsigned long nr_vmemmap(struct folio *folio)
+{
+	struct hugetlb_lent_stats stats;
+
+	hugetlb_lent_stats(folio, &stats);
+	return stats.nr_vmemmap;
+}
+
 /* Tell what the operation has made of the huge page; @nr_vmemmap is from before. */
 static void op_result(struct folio *folio, struct test_lend_op *op,
 		      unsigned long nr_vmemmap)
 {
-	struct hugetlb_loan_stats stats;
+	struct hugetlb_lent_stats stats;
 
-	hugetlb_loan_stats(folio, &stats);
-	if (stats.split_pending)
-		op->state |= TEST_LEND_SPLIT_PENDING;
-	if (stats.merge_pending)
-		op->state |= TEST_LEND_MERGE_PENDING;
+	hugetlb_lent_stats(folio, &stats);
+	if (stats.merge_wanted)
+		op->state |= TEST_LEND_MERGE_WANTED;
 	op->vmemmap_pages = (long)(stats.nr_vmemmap - nr_vmemmap);
-}
-
-static unsigned long nr_vmemmap(struct folio *folio)
-{
-	struct hugetlb_loan_stats stats;
-
-	hugetlb_loan_stats(folio, &stats);
-	return stats.nr_vmemmap;
 }
 
 static int populate_one(struct lend_file *lf, pgoff_t index)
@@ -196,7 +234,7 @@ static int populate_one(struct lend_file *lf, pgoff_t index)
 	if (xa_load(&lf->mapping->i_pages, index))
 		return 0;
 
-	folio = hugetlb_alloc_reserved(lf->resv, NULL, 0);
+	folio = hugetlb_reservation_alloc_folio(lf->resv, NULL, 0);
 	if (IS_ERR(folio))
 		return PTR_ERR(folio);
 
@@ -230,115 +268,142 @@ static long lend_populate(struct lend_file *lf, struct test_lend_op *op)
 	return 0;
 }
 
-static long do_split(struct lend_file *lf, struct test_lend_op *op, bool all)
+/*
+ * A task that finds a folio by pfn has a reference for a moment; one that waits for
+ * the lock of the folio has one until it gets that.  Let both go on.
+ */
+static void let_others_go_on(struct folio *folio)
 {
-	unsigned long before;
-	struct hugetlb_split *split;
-	cycles_t start, middle;
-	struct folio *folio;
-	long r = 0;
+	folio_unlock(folio);
+	fsleep(50);
+	folio_lock(folio);
+}
 
-	folio = lend_lock_folio(lf, op->index);
+/* No lock of the file is needed: the reference keeps the folio as it is. */
+static struct hugetlb_lent_split *split_prepare(struct lend_file *lf,
+						struct test_lend_op *op,
+						struct folio **foliop)
+{
+	struct hugetlb_lent_split *split;
+	struct folio *folio;
+	cycles_t start;
+
+	if (op->index >= lend_nr_pages(lf))
+		return ERR_PTR(-EINVAL);
+	folio = filemap_get_folio(lf->mapping, op->index);
 	if (IS_ERR(folio))
-		return PTR_ERR(folio);
-	before = nr_vmemmap(folio);
+		return ERR_CAST(folio);
 
 	start = get_cycles();
-	split = all ? hugetlb_split_all_prepare(folio) :
-		      hugetlb_split_prepare(folio, op->index - folio->index, op->nr);
-	middle = get_cycles();
+	split = hugetlb_lent_split_prepare(folio, op->index - folio->index, op->nr);
+	op->prepare_cycles = get_cycles() - start;
 	if (IS_ERR(split)) {
-		r = PTR_ERR(split);
-		goto out;
+		folio_put(folio);
+		return split;
 	}
 
 	if (!split)
 		op->state |= TEST_LEND_NOTHING_TO_DO;
-	if (op->flags & TEST_LEND_PREPARE_ONLY)
-		hugetlb_split_cancel(split);
-	else
-		hugetlb_split_commit(split);
-	op->commit_cycles = get_cycles() - middle;
-	op->prepare_cycles = middle - start;
+	*foliop = folio;
+	return split;
+}
+
+static long split_commit(struct lend_file *lf, struct test_lend_op *op,
+			 struct folio *folio, struct hugetlb_lent_split *split)
+{
+	const unsigned long before = nr_vmemmap(folio);
+	cycles_t start;
+	long r;
+
+	folio_lock(folio);
+	/* Its page was punched: nothing of the file is left to be split. */
+	r = folio->mapping == lf->mapping ? 0 : -ENOENT;
+
+	if (r || op->flags & TEST_LEND_PREPARE_ONLY) {
+		start = get_cycles();
+		hugetlb_lent_split_cancel(split);
+		op->commit_cycles = get_cycles() - start;
+	} else {
+		for (;;) {
+			start = get_cycles();
+			r = hugetlb_lent_split_commit(split);
+			op->commit_cycles = get_cycles() - start;
+			if (r != -EAGAIN || ++op->tries == TRIES)
+				break;
+			let_others_go_on(folio);
+		}
+		if (r)
+			hugetlb_lent_split_cancel(split);
+		else
+			op->tries++;
+	}
+
 	op_result(folio, op, before);
-out:
 	lend_unlock_folio(folio);
 	return r;
 }
 
 static long lend_split(struct lend_file *lf, struct test_lend_op *op)
 {
-	return do_split(lf, op, false);
+	struct hugetlb_lent_split *split;
+	struct folio *folio;
+	long r;
+
+	if (mutex_lock_killable(&lf->split_lock))
+		return -EINTR;
+
+	split = split_prepare(lf, op, &folio);
+	r = PTR_ERR_OR_ZERO(split);
+	if (!r) {
+		filemap_invalidate_lock_shared(lf->mapping);
+		r = split_commit(lf, op, folio, split);
+		filemap_invalidate_unlock_shared(lf->mapping);
+	}
+
+	mutex_unlock(&lf->split_lock);
+	return r;
 }
 
-static long lend_split_all(struct lend_file *lf, struct test_lend_op *op)
+/* The folio at the start of the block, or the larger one that has the block */
+static struct folio *lock_block(struct lend_file *lf, const struct test_lend_op *op)
 {
-	return do_split(lf, op, true);
+	if (op->order >= BITS_PER_LONG || !IS_ALIGNED(op->index, 1UL << op->order))
+		return ERR_PTR(-EINVAL);
+	return lend_lock_folio(lf, op->index);
 }
 
-static long lend_complete(struct lend_file *lf, struct test_lend_op *op)
+static long lend_merge(struct lend_file *lf, struct test_lend_op *op)
 {
 	unsigned long before;
 	struct folio *folio;
 	cycles_t start;
 	long r;
 
-	folio = lend_lock_folio(lf, op->index);
+	folio = lock_block(lf, op);
 	if (IS_ERR(folio))
 		return PTR_ERR(folio);
 	before = nr_vmemmap(folio);
+	if (folio_order(folio) && folio_order(folio) >= op->order)
+		op->state |= TEST_LEND_NOTHING_TO_DO;
 
-	start = get_cycles();
-	r = hugetlb_split_complete(folio);
-	op->commit_cycles = get_cycles() - start;
-	op_result(folio, op, before);
+	for (;;) {
+		/*
+		 * A fault that has come past the invalidate lock already, to another
+		 * page than the first, may map it after this.  It holds a reference.
+		 */
+		if (op->order <= lf->order)
+			unmap_mapping_pages(lf->mapping, op->index,
+					    1UL << op->order, false);
 
-	lend_unlock_folio(folio);
-	return r;
-}
-
-static long lend_merge(struct lend_file *lf, struct test_lend_op *op)
-{
-	unsigned long before;
-	struct hugetlb_merge *merge;
-	cycles_t start, middle;
-	struct folio *folio;
-	long r = 0;
-
-	if (op->order > lf->order || !IS_ALIGNED(op->index, 1UL << op->order))
-		return -EINVAL;
-
-	folio = lend_lock_folio(lf, op->index);
-	if (IS_ERR(folio))
-		return PTR_ERR(folio);
-	before = nr_vmemmap(folio);
-
-	/*
-	 * A fault that has come past the invalidate lock already, to another page
-	 * than the first, may map it after this.  It holds a reference.
-	 */
-	if (!(op->flags & TEST_LEND_PREPARE_ONLY))
-		unmap_mapping_pages(lf->mapping, op->index, 1UL << op->order,
-				    false);
-
-	start = get_cycles();
-	merge = hugetlb_merge_prepare(folio, op->order);
-	middle = get_cycles();
-	if (IS_ERR(merge)) {
-		r = PTR_ERR(merge);
-		goto out;
+		start = get_cycles();
+		r = hugetlb_lent_merge(folio, op->order);
+		op->commit_cycles = get_cycles() - start;
+		if (++op->tries == TRIES || r != -EAGAIN)
+			break;
+		let_others_go_on(folio);
 	}
 
-	if (!merge)
-		op->state |= TEST_LEND_NOTHING_TO_DO;
-	if (op->flags & TEST_LEND_PREPARE_ONLY)
-		hugetlb_merge_cancel(merge);
-	else
-		hugetlb_merge_commit(merge);
-	op->commit_cycles = get_cycles() - middle;
-	op->prepare_cycles = middle - start;
 	op_result(folio, op, before);
-out:
 	lend_unlock_folio(folio);
 	return r;
 }
@@ -346,27 +411,28 @@ out:
 static long lend_merge_later(struct lend_file *lf, struct test_lend_op *op)
 {
 	struct folio *folio;
+	long r;
 
-	folio = lend_lock_folio(lf, op->index);
+	folio = lock_block(lf, op);
 	if (IS_ERR(folio))
 		return PTR_ERR(folio);
 
-	hugetlb_merge_later(folio);
+	r = hugetlb_lent_merge_later(folio, op->order);
 	op_result(folio, op, nr_vmemmap(folio));
 
 	lend_unlock_folio(folio);
-	return 0;
+	return r;
 }
 
 static void expose_folio(struct lend_file *lf, struct folio *folio)
 {
-	if (folio_test_lent(folio))
+	if (!hugetlb_lent_exposed(folio))
 		hugetlb_lent_expose(folio);
 }
 
 static void hide_folio(struct lend_file *lf, struct folio *folio)
 {
-	if (folio_test_lent(folio))
+	if (!hugetlb_lent_exposed(folio))
 		return;
 
 	/* With the lock of the folio no fault is about to map it. */
@@ -428,7 +494,7 @@ static long lend_punch(struct lend_file *lf, struct test_lend_op *op)
 	unmap_mapping_pages(lf->mapping, index, nr, false);
 	truncate_inode_pages_range(lf->mapping, (loff_t)index << PAGE_SHIFT,
 				   ((loff_t)(index + nr) << PAGE_SHIFT) - 1);
-	hugetlb_loan_flush();
+	hugetlb_reservation_flush(lf->resv);
 
 	op->commit_cycles = get_cycles() - start;
 	return 0;
@@ -621,7 +687,7 @@ static long lend_release_holds(struct lend_file *lf, struct test_lend_op *op)
 	}
 
 	op->nr = put_all(&holds, op->context);
-	hugetlb_loan_flush();
+	hugetlb_reservation_flush(lf->resv);
 	return op->nr ? 0 : -ENOENT;
 }
 
@@ -657,16 +723,16 @@ static struct folio *find_held(struct lend_file *lf, pgoff_t index)
 
 static void folio_stats(struct folio *folio, struct test_lend_stats *stats)
 {
-	struct hugetlb_loan_stats loan;
+	struct hugetlb_lent_stats loan;
+	unsigned int order;
 
-	hugetlb_loan_stats(folio, &loan);
+	hugetlb_lent_stats(folio, &loan);
 	stats->huge_order = loan.order;
-	stats->split_pending = loan.split_pending;
-	stats->merge_pending = loan.merge_pending;
-	stats->nr_folios = loan.nr_folios;
-	stats->nr_small = loan.nr_small;
+	stats->merge_wanted = loan.merge_wanted;
+	for (order = 0; order <= loan.order; order++)
+		stats->nr_folios[order] = loan.nr_folios[order];
 	stats->nr_vmemmap = loan.nr_vmemmap;
-	stats->nr_back = loan.nr_back;
+	stats->nr_returned = loan.nr_returned;
 
 	stats->order = folio_order(folio);
 	stats->head_pfn = folio_pfn(folio);
@@ -691,6 +757,10 @@ static long lend_stats(struct lend_file *lf, struct test_lend_stats *stats)
 	hugetlb_reservation_stats(lf->resv, &reserved, &allocated);
 	stats->reserved = reserved;
 	stats->allocated = allocated;
+	stats->granule_order = lf->granule_order;
+	stats->nr_merged = lf->nr_merged;
+	stats->merged_order = lf->merged_order;
+	stats->merged_index = lf->merged_index;
 	stats->nr_pages = lf->mapping->nrpages;
 	scoped_guard(rcu)
 		stats->nr_nodes = count_nodes(&lf->mapping->i_pages,
@@ -719,42 +789,40 @@ static long lend_stats(struct lend_file *lf, struct test_lend_stats *stats)
 }
 
 /*
- * A walk.  The model says of each huge page whether it is whole, and of each of
- * its pieces whether that is split to single pages.  The invalidate lock is held
- * from before a step until its outcome is checked.  Between steps the only thing
- * that may happen is that a merge that was left for later is done; where it may,
- * the model is brought up to date.
+ * A walk.  The model says of each granule of a huge page of which order the folio
+ * is that has it, of each page whether it is exposed and mapped, and of each block
+ * whether it is to be merged later.  The invalidate lock is held from before a step
+ * until its outcome is checked.  Between steps the only thing that may happen is
+ * that a merge that was left for later is done.  The model is then brought up to
+ * date, if the merge was wanted, and the borrower told of it.
  *
- * What else the kernel does may have references to the pages for a moment, which
- * leave a split or a merge pending that the walk itself does not hold up.  Such a
- * split is completed before the next step.
+ * What else the kernel does may have references to the pages for a moment.  A split
+ * or merge that fails by such a reference has to change nothing; the step is
+ * repeated.
  */
 
 /**
  * struct walk_huge - the model of a huge page
  * @there: it is in the file, else nothing below counts
- * @whole: it is one folio
- * @split_pending: the walk has a reference to the folio that was to be split
- * @merge_whole: it may become whole at any time
- * @small: bitmap of the pieces that are split
- * @merge: bitmap of the pieces that may become whole at any time
- * @suspect: bitmap of split pieces to check page by page after this step
+ * @hvo: it was lent with HVO
+ * @order: of the folio that has it, for each granule
+ * @wanted: bitmap of the orders of blocks to be merged later, for each granule that
+ *          such a block begins with
+ * @told: the part of lend_file.told for this page
+ * @suspect: bitmap of the granules to check page by page after this step
  * @exposed: bitmap of its pages
- * @pending_op: the split that is pending
- * @pending_all: that is by TEST_LEND_SPLIT_ALL
+ * @mapped: bitmap of its pages
  * @pfn: of its first page
  */
 struct walk_huge {
 	bool there;
-	bool whole;
-	bool split_pending;
-	bool merge_whole;
-	unsigned long *small;
-	unsigned long *merge;
+	bool hvo;
+	u8 *order;
+	u32 *wanted;
+	u32 *told;
 	unsigned long *suspect;
 	unsigned long *exposed;
-	struct test_lend_op pending_op;
-	bool pending_all;
+	unsigned long *mapped;
 	unsigned long pfn;
 };
 
@@ -764,7 +832,9 @@ struct lend_walk {
 	struct rnd_state rnd;
 	struct test_lend_op op;		/* for messages: the last one */
 	const char *step;
-	unsigned int nr_pieces;		/* per huge page */
+	unsigned int nr_waits;		/* for merges, so far */
+	unsigned long nr_granules;	/* per huge page */
+	unsigned long nr_pages;		/* per huge page */
 	struct walk_huge *huge;
 };
 
@@ -793,32 +863,35 @@ static struct walk_huge *walk_huge(struct lend_walk *w, pgoff_t index)
 	return &w->huge[index >> w->lf->order];
 }
 
-static unsigned int walk_piece(struct lend_walk *w, pgoff_t index)
-{
-	return (index & ((1UL << w->lf->order) - 1)) >> lend_piece_order(w->lf);
-}
-
 static pgoff_t walk_start(struct lend_walk *w, struct walk_huge *h)
 {
 	return (pgoff_t)(h - w->huge) << w->lf->order;
 }
 
-static bool walk_is_exposed(struct lend_walk *w, struct walk_huge *h, pgoff_t index)
+static unsigned long walk_granule(struct lend_walk *w, pgoff_t index)
 {
-	return test_bit(index - walk_start(w, h), h->exposed);
+	return (index & (w->nr_pages - 1)) >> w->lf->granule_order;
+}
+
+static pgoff_t walk_granule_index(struct lend_walk *w, struct walk_huge *h,
+				  unsigned long granule)
+{
+	return walk_start(w, h) + (granule << w->lf->granule_order);
+}
+
+/* In granules, of a block or folio; single pages make up a granule, too */
+static unsigned long walk_nr_granules(struct lend_walk *w, unsigned int order)
+{
+	return order ? 1UL << (order - w->lf->granule_order) : 1;
 }
 
 /* The order of the folio that has the page */
 static unsigned int walk_order(struct lend_walk *w, pgoff_t index)
 {
-	struct walk_huge *h = walk_huge(w, index);
-
-	if (h->whole)
-		return w->lf->order;
-	return test_bit(walk_piece(w, index), h->small) ? 0 : lend_piece_order(w->lf);
+	return walk_huge(w, index)->order[walk_granule(w, index)];
 }
 
-/* References of the walk to pages that are in the file */
+/* References of the walk to pages that are in the file, but for those of mappings */
 static unsigned long walk_nr_holds(struct lend_walk *w, pgoff_t index,
 				   unsigned int order)
 {
@@ -832,60 +905,65 @@ static unsigned long walk_nr_holds(struct lend_walk *w, pgoff_t index,
 	return nr;
 }
 
-static void walk_make_whole(struct lend_walk *w, struct walk_huge *h)
+static unsigned long walk_nr_mapped(struct lend_walk *w, pgoff_t index,
+				    unsigned int order)
 {
-	h->whole = true;
-	h->merge_whole = false;
-	bitmap_zero(h->small, w->nr_pieces);
-	bitmap_zero(h->exposed, 1UL << w->lf->order);
+	struct walk_huge *h = walk_huge(w, index);
+	unsigned long first, nr = 0, i;
+
+	first = round_down(index - walk_start(w, h), 1UL << order);
+	i = first;
+	for_each_set_bit_from(i, h->mapped, first + (1UL << order))
+		nr++;
+	return nr;
 }
 
-static void walk_make_piece(struct lend_walk *w, struct walk_huge *h,
-			    unsigned int piece)
+static unsigned long walk_nr_refs(struct lend_walk *w, pgoff_t index,
+				  unsigned int order)
 {
-	const unsigned int order = lend_piece_order(w->lf);
-
-	__clear_bit(piece, h->small);
-	bitmap_clear(h->exposed, piece << order, 1U << order);
-	if (w->nr_pieces == 1)
-		walk_make_whole(w, h);
+	return walk_nr_holds(w, index, order) + walk_nr_mapped(w, index, order);
 }
 
-static void walk_make_small(struct lend_walk *w, struct walk_huge *h,
-			    unsigned int piece)
+/* A block has become a folio. */
+static void walk_make_folio(struct lend_walk *w, struct walk_huge *h,
+			    unsigned long granule, unsigned int order)
 {
-	__set_bit(piece, h->small);
-	__set_bit(piece, h->suspect);
-	__clear_bit(piece, h->merge);
+	const unsigned long nr = walk_nr_granules(w, order);
+
+	memset(h->order + granule, order, nr);
+	bitmap_set(h->suspect, granule, nr);
+	bitmap_clear(h->exposed, granule << w->lf->granule_order, 1UL << order);
+	bitmap_clear(h->mapped, granule << w->lf->granule_order, 1UL << order);
 }
 
-/* What a split does that is not left pending */
-static void walk_apply_split(struct lend_walk *w, const struct test_lend_op *op,
-			     bool all)
+/* A folio has become single pages from granule @first to @last, and buddies. */
+static void walk_split_folio(struct lend_walk *w, struct walk_huge *h,
+			     unsigned long first, unsigned long last)
 {
-	struct walk_huge *h = walk_huge(w, op->index);
-	const unsigned int order = walk_order(w, op->index);
-	const pgoff_t end = op->index + op->nr;
-	const pgoff_t mask = (1UL << lend_piece_order(w->lf)) - 1;
-	unsigned int piece;
+	const unsigned int granule_order = w->lf->granule_order;
+	const unsigned int order = h->order[first];
+	const unsigned long nr = walk_nr_granules(w, order);
+	unsigned long g = round_down(first, nr);
+	const unsigned long end = g + nr;
+	unsigned int k;
 
-	h->whole = false;
-	if (all && order > lend_piece_order(w->lf)) {
-		for (piece = 0; piece < w->nr_pieces; piece++)
-			walk_make_small(w, h, piece);
-	} else if (order == lend_piece_order(w->lf)) {
-		walk_make_small(w, h, walk_piece(w, op->index));
-	} else {
-		if (op->index & mask)
-			walk_make_small(w, h, walk_piece(w, op->index));
-		if (end & mask)
-			walk_make_small(w, h, walk_piece(w, end));
+	bitmap_set(h->suspect, g, nr);
+	for (; g < end; g += 1UL << k) {
+		k = 0;
+		if (g >= first && g <= last) {
+			h->order[g] = 0;
+			continue;
+		}
+		while (k + granule_order < order && IS_ALIGNED(g, 2UL << k) &&
+		       (g > last || g + (2UL << k) <= first))
+			k++;
+		memset(h->order + g, granule_order + k, 1UL << k);
 	}
-}
 
-static bool walk_merge_wanted(struct lend_walk *w, struct walk_huge *h)
-{
-	return h->merge_whole || !bitmap_empty(h->merge, w->nr_pieces);
+	/* A block of which a part is split is not wanted any more. */
+	for (k = 0; k + granule_order <= w->lf->order; k++)
+		for (g = round_down(first, 1UL << k); g <= last; g += 1UL << k)
+			h->wanted[g] &= ~BIT(k + granule_order);
 }
 
 static unsigned int cached_order(struct lend_walk *w, pgoff_t index)
@@ -895,49 +973,135 @@ static unsigned int cached_order(struct lend_walk *w, pgoff_t index)
 	return folio ? folio_order(folio) : 0;
 }
 
+/* See whether the kernel has made a block a folio; if so the model follows. */
+static int walk_adopt_block(struct lend_walk *w, struct walk_huge *h,
+			    unsigned long granule, unsigned int order)
+{
+	const pgoff_t index = walk_granule_index(w, h, granule);
+
+	if (h->order[granule] >= order || cached_order(w, index) < order)
+		return 0;
+	if (walk_nr_refs(w, index, order))
+		return walk_violated(w, "merged at %lx order %u in spite of a reference",
+				     index, order);
+
+	walk_make_folio(w, h, granule, order);
+	return 0;
+}
+
+/* Of a merge that fails, or is not yet done, parts from PMD_ORDER on may be done. */
+static int walk_adopt_parts(struct lend_walk *w, struct walk_huge *h,
+			    unsigned long granule, unsigned int order)
+{
+	const unsigned long end = granule + walk_nr_granules(w, order);
+	unsigned int part;
+	int r;
+
+	if (order <= PMD_ORDER)
+		return 0;
+
+	while (granule < end) {
+		part = cached_order(w, walk_granule_index(w, h, granule));
+		if (part >= order || !IS_ALIGNED(granule, walk_nr_granules(w, part)))
+			return walk_violated(w, "order is %u at %lx", part,
+					     walk_granule_index(w, h, granule));
+		if (part >= PMD_ORDER) {
+			r = walk_adopt_block(w, h, granule, part);
+			if (r)
+				return r;
+		}
+		part = max_t(unsigned int, h->order[granule], PMD_ORDER);
+		granule += walk_nr_granules(w, part);
+	}
+
+	return 0;
+}
+
+static int walk_adopt_wanted(struct lend_walk *w, struct walk_huge *h,
+			     unsigned long granule, unsigned int order)
+{
+	const pgoff_t index = walk_granule_index(w, h, granule);
+	int r;
+
+	if (h->order[granule] >= order)
+		return 0;
+
+	r = walk_adopt_block(w, h, granule, order);
+	if (r)
+		return r;
+	if (h->order[granule] < order)
+		return walk_adopt_parts(w, h, granule, order);
+
+	if (!(h->told[granule] & BIT(order)))
+		return walk_violated(w, "merged at %lx order %u without a word",
+				     index, order);
+	w->args->nr_later++;
+	return 0;
+}
+
 /* See whether what may be merged at any time has been. */
 static int walk_adopt(struct lend_walk *w, struct walk_huge *h)
 {
-	const unsigned int order = lend_piece_order(w->lf);
-	const pgoff_t start = walk_start(w, h);
-	unsigned int piece;
-	pgoff_t index;
+	unsigned int order = w->lf->order;
+	unsigned long g;
+	int r = 0;
 
 	if (!h->there)
 		return 0;
 
-	for_each_set_bit(piece, h->small, w->nr_pieces) {
-		index = start + ((pgoff_t)piece << order);
-		if (cached_order(w, index) < order ||
-		    (!h->merge_whole && !test_bit(piece, h->merge)))
-			continue;
-		if (h->split_pending)
-			return walk_violated(w, "merged at %lx in spite of a split",
-					     index);
-		if (walk_nr_holds(w, index, order))
-			return walk_violated(w, "merged at %lx in spite of a reference",
-					     index);
-		walk_make_piece(w, h, piece);
+	/* The largest first, as the merge of a small one is not told then. */
+	for (; !r && order && order >= w->lf->granule_order; order--)
+		for (g = 0; !r && g < w->nr_granules; g += walk_nr_granules(w, order))
+			if (h->wanted[g] & BIT(order))
+				r = walk_adopt_wanted(w, h, g, order);
+
+	for (g = 0; !r && g < w->nr_granules; g++) {
+		if (h->told[g] && __fls(h->told[g]) > h->order[g])
+			r = walk_violated(w, "told of orders %x at %lx, which has %u",
+					  h->told[g], walk_granule_index(w, h, g),
+					  h->order[g]);
+		h->told[g] = 0;
 	}
 
-	if (!h->whole && h->merge_whole && cached_order(w, start) == w->lf->order) {
-		if (walk_nr_holds(w, start, w->lf->order))
-			return walk_violated(w, "merged in spite of a reference");
-		walk_make_whole(w, h);
+	return r;
+}
+
+static int walk_check_pages(struct lend_walk *w, struct folio *folio, pgoff_t index,
+			    unsigned long nr, bool all)
+{
+	/* Between two entries of that many pages the page cache has no other. */
+	const unsigned long entries = nr > 1UL << PMD_ORDER ?
+				      1UL << w->lf->granule_order : 1;
+	struct xarray *xa = &w->lf->mapping->i_pages;
+	struct page *page = folio_page(folio, 0);
+	unsigned long i;
+
+	for (i = 0; i < nr; i++) {
+		if (page_folio(page + i) != folio || PageTail(page + i) != !!i)
+			return walk_violated(w, "page %lx is not in the folio at %lx",
+					     index + i, index);
+		if ((!all || i % entries == 0 || i + 1 == nr) &&
+		    xa_load(xa, index + i) != folio)
+			return walk_violated(w, "the file has another folio at %lx",
+					     index + i);
+		/* The ends, and a few others */
+		if (!all && i + 1 < nr)
+			i = min(i + walk_random(w, nr), nr - 2);
 	}
 
 	return 0;
 }
 
 static int walk_check_folio(struct lend_walk *w, struct walk_huge *h,
-			    pgoff_t index, bool all)
+			    pgoff_t index, unsigned int order, bool all)
 {
-	const unsigned int order = walk_order(w, index);
-	const unsigned long nr = 1UL << order;
+	const unsigned long nr = 1UL << order, offset = index - walk_start(w, h);
+	const unsigned long refs = nr + walk_nr_refs(w, index, order);
+	const bool exposed = !order && test_bit(offset, h->exposed);
+	const bool mapped = !order && test_bit(offset, h->mapped);
 	struct xarray *xa = &w->lf->mapping->i_pages;
+	struct page *page = pfn_to_page(h->pfn + offset);
 	struct folio *folio = xa_load(xa, index);
-	struct page *page = pfn_to_page(h->pfn + (index - walk_start(w, h)));
-	unsigned long i, refs;
 
 	if (folio != (struct folio *)page || xa_is_value(folio))
 		return walk_violated(w, "the file has another page at %lx", index);
@@ -947,103 +1111,122 @@ static int walk_check_folio(struct lend_walk *w, struct walk_huge *h,
 				     order, index);
 	if (folio->mapping != w->lf->mapping || folio->index != index)
 		return walk_violated(w, "index is %lx, not %lx", folio->index, index);
-	if (folio_test_lent(folio) == (!order && walk_is_exposed(w, h, index)))
+	if (!folio_test_uptodate(folio))
+		return walk_violated(w, "not up to date at %lx", index);
+	if (folio_test_lent(folio) == exposed || hugetlb_lent_exposed(folio) != exposed)
 		return walk_violated(w, "the type is wrong at %lx", index);
-
-	refs = nr + walk_nr_holds(w, index, order);
+	if (exposed && folio_mapped(folio) != mapped)
+		return walk_violated(w, "%smapped at %lx", mapped ? "not " : "", index);
 	if (folio_ref_count(folio) < refs)
 		return walk_violated(w, "%d references, not %lu, at %lx",
 				     folio_ref_count(folio), refs, index);
+	if (refs > nr && hugetlb_lent_unused(folio, 0))
+		return walk_violated(w, "unused in spite of references at %lx", index);
 
-	/* The ends, a few others, or all of them */
-	for (i = 0; i < nr; i++) {
-		if (page_folio(page + i) != folio || xa_load(xa, index + i) != folio)
-			return walk_violated(w, "page %lx is not in the folio at %lx",
-					     index + i, index);
-		if (!all && i + 1 < nr)
-			i = min(i + walk_random(w, nr), nr - 2);
-	}
+	return walk_check_pages(w, folio, index, nr, all);
+}
 
-	return 0;
+static bool walk_wanted_is_done(struct lend_walk *w, struct walk_huge *h)
+{
+	unsigned long g;
+
+	for (g = 0; g < w->nr_granules; g++)
+		if (h->wanted[g] && __fls(h->wanted[g]) > h->order[g])
+			return false;
+	return true;
 }
 
 static int walk_check_stats(struct lend_walk *w, struct walk_huge *h)
 {
-	unsigned long nr_pieces = bitmap_weight(h->small, w->nr_pieces);
-	unsigned long nr_small = nr_pieces << lend_piece_order(w->lf);
-	unsigned long nr = h->whole ? 1 : w->nr_pieces - nr_pieces + nr_small;
-	struct hugetlb_loan_stats stats;
+	unsigned int nr_folios[MAX_FOLIO_ORDER + 1] = {}, order;
+	unsigned long nr_vmemmap = 0, g;
+	struct hugetlb_lent_stats stats;
+	bool wanted = false;
 
-	hugetlb_loan_stats((struct folio *)pfn_to_page(h->pfn), &stats);
-	if (stats.order != w->lf->order || stats.nr_back ||
-	    stats.nr_folios != nr || stats.nr_small != nr_small)
-		return walk_violated(w,
-				     "%lu folios, %lu small ones, %lu back, not %lu, %lu, 0",
-				     stats.nr_folios, stats.nr_small, stats.nr_back,
-				     nr, nr_small);
-	if (stats.split_pending != h->split_pending)
-		return walk_violated(w, "a split is%s pending",
-				     stats.split_pending ? "" : " not");
-	if (stats.merge_pending && !walk_merge_wanted(w, h))
-		return walk_violated(w, "a merge is pending");
-	if (!stats.merge_pending) {
-		h->merge_whole = false;
-		bitmap_zero(h->merge, w->nr_pieces);
+	for (g = 0; g < w->nr_granules; g += walk_nr_granules(w, order)) {
+		order = h->order[g];
+		nr_folios[order] += order ? 1 : 1U << w->lf->granule_order;
+		nr_vmemmap++;
+	}
+	if (!h->hvo)
+		nr_vmemmap = w->nr_pages * sizeof(struct page) / PAGE_SIZE;
+	for (g = 0; g < w->nr_granules; g++)
+		wanted |= h->wanted[g];
+
+	hugetlb_lent_stats((struct folio *)pfn_to_page(h->pfn), &stats);
+	if (stats.order != w->lf->order || stats.nr_returned)
+		return walk_violated(w, "order is %u, %lu pages returned", stats.order,
+				     stats.nr_returned);
+	for (order = 0; order <= MAX_FOLIO_ORDER; order++)
+		if (stats.nr_folios[order] != nr_folios[order])
+			return walk_violated(w, "%u folios of order %u, not %u",
+					     stats.nr_folios[order], order,
+					     nr_folios[order]);
+	if (stats.nr_vmemmap != nr_vmemmap)
+		return walk_violated(w, "%lu pages of vmemmap, not %lu",
+				     stats.nr_vmemmap, nr_vmemmap);
+	if (stats.merge_wanted && !wanted)
+		return walk_violated(w, "a merge is wanted that was not asked for");
+	if (!stats.merge_wanted) {
+		if (!walk_wanted_is_done(w, h))
+			return walk_violated(w, "a merge is not wanted any more");
+		memset32(h->wanted, 0, w->nr_granules);
 	}
 
 	return 0;
 }
 
-static int walk_check_piece(struct lend_walk *w, struct walk_huge *h,
-			    unsigned int piece, bool all)
+static int walk_check_granule(struct lend_walk *w, struct walk_huge *h,
+			      unsigned long granule, bool all)
 {
-	const unsigned long nr = 1UL << lend_piece_order(w->lf);
-	const pgoff_t start = walk_start(w, h) + piece * nr;
+	const pgoff_t index = walk_granule_index(w, h, granule);
+	const unsigned long nr = 1UL << w->lf->granule_order;
 	unsigned long i;
-	int r;
+	int r = 0;
 
-	if (!test_bit(piece, h->small))
-		return walk_check_folio(w, h, start, all);
+	/* Of single pages that nothing was done to, a few will do. */
+	if (!all && walk_random(w, 16))
+		return 0;
+	if (!all)
+		return walk_check_folio(w, h, index + walk_random(w, nr), 0, true);
 
-	/* Of a piece that nothing was done to, a few single pages will do. */
-	for (i = 0; i < nr; i++) {
-		r = walk_check_folio(w, h, start + i, all);
-		if (r)
-			return r;
-		if (!all && !test_bit(piece, h->suspect))
-			i += walk_random(w, nr);
-	}
-
-	return 0;
+	for (i = 0; !r && i < nr; i++)
+		r = walk_check_folio(w, h, index + i, 0, true);
+	return r;
 }
 
 static int walk_check(struct lend_walk *w, struct walk_huge *h, bool all)
 {
 	pgoff_t index = walk_start(w, h);
-	unsigned int piece;
+	unsigned long g, nr;
+	unsigned int order;
+	bool full;
 	int r = 0;
 
 	if (!h->there) {
-		if (xa_find(&w->lf->mapping->i_pages, &index,
-			    index + (1UL << w->lf->order) - 1, XA_PRESENT))
+		if (xa_find(&w->lf->mapping->i_pages, &index, index + w->nr_pages - 1,
+			    XA_PRESENT))
 			return walk_violated(w, "there is a page at %lx", index);
 		return 0;
 	}
 
-	if (h->whole)
-		r = walk_check_folio(w, h, index, all);
-	for (piece = 0; !r && !h->whole && piece < w->nr_pieces; piece++) {
-		r = walk_check_piece(w, h, piece, all);
+	for (g = 0; !r && g < w->nr_granules; g += nr) {
+		order = h->order[g];
+		nr = walk_nr_granules(w, order);
+		full = all || find_next_bit(h->suspect, g + nr, g) < g + nr;
+		index = walk_granule_index(w, h, g);
+		r = order ? walk_check_folio(w, h, index, order, full) :
+			    walk_check_granule(w, h, g, full);
 		cond_resched();
 	}
 	if (r)
 		return r;
 
-	bitmap_zero(h->suspect, w->nr_pieces);
+	bitmap_zero(h->suspect, w->nr_granules);
 	return walk_check_stats(w, h);
 }
 
-/* Others use the page for a moment; let them end that. */
+/* Other tasks use the page for a moment; let them end that. */
 static int walk_wait(struct lend_walk *w, unsigned long timeout)
 {
 	if (fatal_signal_pending(current))
@@ -1057,171 +1240,232 @@ static int walk_wait(struct lend_walk *w, unsigned long timeout)
 	return 0;
 }
 
-static int walk_complete(struct lend_walk *w, struct walk_huge *h)
+static int walk_do_split(struct lend_walk *w, struct test_lend_op *op)
 {
-	const unsigned int order = walk_order(w, h->pending_op.index);
-	const pgoff_t index = h->pending_op.index;
-	unsigned long timeout = jiffies + PATIENCE;
-	bool held = walk_nr_holds(w, index, order);
-	struct test_lend_op op = { .index = walk_start(w, h) };
+	struct hugetlb_lent_split *split;
+	struct folio *folio;
+
+	split = split_prepare(w->lf, op, &folio);
+	if (IS_ERR(split))
+		return PTR_ERR(split);
+	return split_commit(w->lf, op, folio, split);
+}
+
+static void walk_choose_range(struct lend_walk *w, pgoff_t index, unsigned int order)
+{
+	const pgoff_t end = round_down(index, 1UL << order) + (1UL << order);
+	struct test_lend_op *op = &w->op;
+	unsigned int block;
+
+	switch (walk_random(w, 8)) {
+	case 0:
+		/* A block, be it the folio; to split 1G is a lot of work to check. */
+		block = walk_random(w, order + 1);
+		if (block > PMD_ORDER && walk_random(w, 8))
+			block = PMD_ORDER;
+		op->nr = 1UL << block;
+		op->index = round_down(index, op->nr);
+		break;
+	case 1:
+		op->nr = 1 + walk_random(w, min(end - index, 2UL << PMD_ORDER));
+		break;
+	case 2:
+		op->nr = min(end - index, 1UL << walk_random(w, PMD_ORDER + 1));
+		op->index = end - op->nr;
+		break;
+	default:
+		op->nr = 1;
+		break;
+	}
+}
+
+/* What w->op says, of the folio that has the page at @index */
+static int walk_split_range(struct lend_walk *w, pgoff_t index)
+{
+	const unsigned int order = walk_order(w, index);
+	struct walk_huge *h = walk_huge(w, index);
+	struct test_lend_op *op = &w->op;
+	bool held, nothing;
 	int r;
 
-	for (;;) {
-		op.state = 0;
-		r = lend_complete(w->lf, &op);
-		if (!r)
-			break;
-		if (r != -EAGAIN || !(op.state & TEST_LEND_SPLIT_PENDING))
-			return walk_violated(w, "complete says %d", r);
-		if (held)
-			return 0;
-		r = walk_wait(w, timeout);
-		if (r)
-			return r;
+	held = order && walk_nr_refs(w, index, order);
+	r = walk_do_split(w, op);
+	nothing = op->state & TEST_LEND_NOTHING_TO_DO;
+	if (r == -ENOMEM) {
+		w->args->nr_failed++;
+		return 0;
 	}
-
+	if (r == -EAGAIN && !(op->flags & TEST_LEND_PREPARE_ONLY) && order) {
+		w->args->nr_refused += held;
+		return held ? 0 : r;
+	}
+	if (r || nothing != !order)
+		return walk_violated(w, "split says %d, state %x", r, op->state);
+	if (op->flags & TEST_LEND_PREPARE_ONLY || !order)
+		return 0;
 	if (held)
-		return walk_violated(w, "split in spite of a reference at %lx", index);
+		return walk_violated(w, "split in spite of a reference");
 
-	h->split_pending = false;
-	walk_apply_split(w, &h->pending_op, h->pending_all);
+	walk_split_folio(w, h, walk_granule(w, op->index),
+			 walk_granule(w, op->index + op->nr - 1));
 	w->args->nr_splits++;
+	w->args->nr_uniform += op->nr == 1UL << order;
 	return 0;
 }
 
 static int walk_split(struct lend_walk *w, pgoff_t index)
 {
 	const unsigned int order = walk_order(w, index);
-	const unsigned int piece_order = lend_piece_order(w->lf);
-	const unsigned long nr = 1UL << order;
-	struct walk_huge *h = walk_huge(w, index);
 	struct test_lend_op *op = &w->op;
-	bool all, held;
 	int r;
 
-	if (!order)
-		return 0;
-
-	all = !walk_random(w, order > piece_order ? 64 : 4);
+	walk_choose_range(w, index, order);
+	if (order && !walk_random(w, 64)) {
+		/* One page too many */
+		op->index = index;
+		op->nr = (1UL << order) - (index & ((1UL << order) - 1)) + 1;
+		r = walk_do_split(w, op);
+		return r == -EINVAL ? 0 : walk_violated(w, "split says %d", r);
+	}
 	if (!walk_random(w, 8))
 		op->flags = TEST_LEND_PREPARE_ONLY;
-	op->nr = 1;
-	if (order > piece_order && !walk_random(w, 4)) {
-		op->nr = 1UL << piece_order;
-		op->index = round_down(index, op->nr);
-	} else if (!walk_random(w, 2)) {
-		op->nr += walk_random(w, nr - (index & (nr - 1)));
-		if (op->nr == nr)
-			op->nr--;
-	}
-
-	held = walk_nr_holds(w, index, order);
-	r = do_split(w->lf, op, all);
-	if (h->split_pending)
-		return r == -EBUSY ? 0 :
-		       walk_violated(w, "split says %d, another is pending", r);
-	if (r == -ENOMEM) {
-		w->args->nr_failed++;
-		return 0;
-	}
-	if (r || op->state & TEST_LEND_NOTHING_TO_DO)
-		return walk_violated(w, "split says %d, state %x", r, op->state);
-	if (op->flags & TEST_LEND_PREPARE_ONLY)
-		return 0;
-
-	h->merge_whole = false;
-	if (order <= piece_order)
-		__clear_bit(walk_piece(w, index), h->merge);
-
-	if (!(op->state & TEST_LEND_SPLIT_PENDING)) {
-		if (held)
-			return walk_violated(w, "split in spite of a reference");
-		walk_apply_split(w, op, all);
-		w->args->nr_splits++;
-		return 0;
-	}
-
-	h->split_pending = true;
-	h->pending_op = *op;
-	h->pending_all = all;
-	w->args->nr_pending++;
-	return held ? 0 : walk_complete(w, h);
+	return walk_split_range(w, index);
 }
 
-static bool walk_is_merged(struct lend_walk *w, pgoff_t index, unsigned int order)
+static int walk_split_all(struct lend_walk *w, pgoff_t index)
 {
-	return walk_order(w, index) >= order;
+	w->op.nr = 1UL << walk_order(w, index);
+	w->op.index = round_down(index, w->op.nr);
+	return walk_split_range(w, index);
+}
+
+/* Returns false if the order is one that cannot be merged to. */
+static bool walk_choose_block(struct lend_walk *w, pgoff_t index)
+{
+	const unsigned int granule_order = w->lf->granule_order;
+	struct test_lend_op *op = &w->op;
+	bool good = true;
+
+	switch (walk_random(w, 32)) {
+	case 0:
+		op->order = walk_random(w, granule_order);
+		good = false;
+		break;
+	case 1:
+		op->order = w->lf->order + 1;
+		good = false;
+		break;
+	case 2 ... 5:
+		op->order = w->lf->order;
+		break;
+	case 6 ... 15:
+		op->order = min(w->lf->order, PMD_ORDER);
+		break;
+	default:
+		op->order = granule_order +
+			    walk_random(w, w->lf->order - granule_order + 1);
+		break;
+	}
+
+	op->index = round_down(index, 1UL << op->order);
+	return good;
 }
 
 static int walk_merge(struct lend_walk *w, pgoff_t index)
 {
 	struct walk_huge *h = walk_huge(w, index);
 	struct test_lend_op *op = &w->op;
+	unsigned long g;
+	bool held;
 	int r;
 
-	op->order = walk_random(w, 3) ? lend_piece_order(w->lf) : w->lf->order;
-	op->index = round_down(index, 1UL << op->order);
-	if (!walk_random(w, 8))
-		op->flags = TEST_LEND_PREPARE_ONLY;
+	if (!walk_choose_block(w, index)) {
+		/* The file may have no page there. */
+		if (!walk_huge(w, op->index)->there)
+			return 0;
+		/* The device unmaps a small block before it hears that. */
+		if (op->order < w->lf->granule_order)
+			bitmap_clear(h->mapped, op->index - walk_start(w, h),
+				     1UL << op->order);
+		r = lend_merge(w->lf, op);
+		return r == -EINVAL ? 0 : walk_violated(w, "merge says %d", r);
+	}
 
-	if (walk_is_merged(w, op->index, op->order)) {
+	g = walk_granule(w, op->index);
+	if (h->order[g] >= op->order) {
 		r = lend_merge(w->lf, op);
 		return !r && op->state & TEST_LEND_NOTHING_TO_DO ? 0 :
 		       walk_violated(w, "merge says %d, state %x", r, op->state);
 	}
 
+	/* What is mapped is unmapped first. */
+	bitmap_clear(h->mapped, op->index - walk_start(w, h), 1UL << op->order);
+	held = walk_nr_holds(w, op->index, op->order);
 	r = lend_merge(w->lf, op);
-	if (h->split_pending)
-		return r == -EBUSY ? 0 :
-		       walk_violated(w, "merge says %d, a split is pending", r);
-	if (r == -ENOMEM) {
-		w->args->nr_failed++;
-		return 0;
+	if (r == -ENOMEM || r == -EAGAIN) {
+		w->args->nr_failed += r == -ENOMEM;
+		w->args->nr_refused += r == -EAGAIN && held;
+		return walk_adopt_parts(w, h, g, op->order) ?:
+		       (r == -EAGAIN && !held ? r : 0);
 	}
 	if (r || op->state & TEST_LEND_NOTHING_TO_DO)
 		return walk_violated(w, "merge says %d, state %x", r, op->state);
-	if (op->flags & TEST_LEND_PREPARE_ONLY)
-		return 0;
+	if (held)
+		return walk_violated(w, "merged in spite of a reference");
 
-	if (op->order > lend_piece_order(w->lf))
-		h->merge_whole = true;
-	else
-		__set_bit(walk_piece(w, op->index), h->merge);
-	r = walk_adopt(w, h);
-	if (r)
-		return r;
-
-	if (walk_is_merged(w, op->index, op->order)) {
-		w->args->nr_merges++;
-		return 0;
-	}
-	w->args->nr_pending++;
-	return op->state & TEST_LEND_MERGE_PENDING ? 0 :
-	       walk_violated(w, "neither merged nor pending");
+	walk_make_folio(w, h, g, op->order);
+	w->args->nr_merges++;
+	return 0;
 }
 
 static int walk_merge_later(struct lend_walk *w, pgoff_t index)
 {
 	struct walk_huge *h = walk_huge(w, index);
+	struct test_lend_op *op = &w->op;
+	bool good;
+	int r;
 
-	if (!h->whole)
-		h->merge_whole = true;
-	return lend_merge_later(w->lf, &w->op);
+	good = walk_choose_block(w, index);
+	if (!walk_huge(w, op->index)->there)
+		return 0;
+	r = lend_merge_later(w->lf, op);
+	if (r != (good ? 0 : -EINVAL))
+		return walk_violated(w, "merge later says %d", r);
+	if (good)
+		h->wanted[walk_granule(w, op->index)] |= BIT(op->order);
+	return 0;
 }
 
 /* A single page, if there are any, not far from that which chance has chosen */
-static bool walk_find_small(struct lend_walk *w, pgoff_t *index)
+static bool walk_find_single(struct lend_walk *w, pgoff_t *index)
 {
 	struct walk_huge *h = walk_huge(w, *index);
-	unsigned int piece = walk_piece(w, *index);
-	const unsigned int order = lend_piece_order(w->lf);
+	unsigned long start = walk_granule(w, *index), i, g;
 
-	piece = find_next_bit_wrap(h->small, w->nr_pieces, piece);
-	if (piece >= w->nr_pieces)
+	for (i = 0; i < w->nr_granules; i++) {
+		g = (start + i) & (w->nr_granules - 1);
+		if (h->order[g])
+			continue;
+		*index = walk_granule_index(w, h, g) +
+			 (*index & ((1UL << w->lf->granule_order) - 1));
+		return true;
+	}
+
+	return false;
+}
+
+/* The same of those of which the bit is set */
+static bool walk_find_bit(struct lend_walk *w, const unsigned long *bits,
+			  pgoff_t *index)
+{
+	struct walk_huge *h = walk_huge(w, *index);
+	unsigned long bit;
+
+	bit = find_next_bit_wrap(bits, w->nr_pages, *index - walk_start(w, h));
+	if (bit >= w->nr_pages)
 		return false;
 
-	*index = walk_start(w, h) + ((pgoff_t)piece << order) +
-		 (*index & ((1UL << order) - 1));
+	*index = walk_start(w, h) + bit;
 	return true;
 }
 
@@ -1230,7 +1474,7 @@ static int walk_expose(struct lend_walk *w, pgoff_t index)
 	struct walk_huge *h = walk_huge(w, index);
 	int r;
 
-	if (!walk_find_small(w, &index)) {
+	if (!walk_find_single(w, &index)) {
 		r = lend_expose(w->lf, &w->op);
 		return r == -EINVAL ? 0 : walk_violated(w, "expose says %d", r);
 	}
@@ -1238,7 +1482,7 @@ static int walk_expose(struct lend_walk *w, pgoff_t index)
 	w->op.index = index;
 	w->args->nr_exposed++;
 	__set_bit(index - walk_start(w, h), h->exposed);
-	__set_bit(walk_piece(w, index), h->suspect);
+	__set_bit(walk_granule(w, index), h->suspect);
 	return lend_expose(w->lf, &w->op);
 }
 
@@ -1246,21 +1490,54 @@ static int walk_hide(struct lend_walk *w, pgoff_t index)
 {
 	struct walk_huge *h = walk_huge(w, index);
 
-	if (!walk_find_small(w, &index))
-		return 0;
-
 	/* Mostly one that is exposed */
-	index -= walk_start(w, h);
-	if (walk_random(w, 4))
-		index = find_next_bit_wrap(h->exposed, 1UL << w->lf->order, index);
-	if (index >> w->lf->order)
+	if (!walk_find_single(w, &index) ||
+	    (walk_random(w, 4) && !walk_find_bit(w, h->exposed, &index)))
 		return 0;
 
-	__clear_bit(index, h->exposed);
-	index += walk_start(w, h);
-	__set_bit(walk_piece(w, index), h->suspect);
+	__clear_bit(index - walk_start(w, h), h->exposed);
+	__clear_bit(index - walk_start(w, h), h->mapped);
+	__set_bit(walk_granule(w, index), h->suspect);
 	w->op.index = index;
 	return lend_hide(w->lf, &w->op);
+}
+
+/* Touch a page, as the user would: that takes the locks of a fault. */
+static int walk_map(struct lend_walk *w, pgoff_t index)
+{
+	struct walk_huge *h = walk_huge(w, index);
+	const char __user *address;
+	bool exposed, before;
+	int r;
+
+	if (!w->args->map)
+		return 0;
+	if (walk_random(w, 4))
+		walk_find_bit(w, h->exposed, &index);
+	w->op.index = index;
+	before = test_bit(index - walk_start(w, h), h->exposed);
+	address = u64_to_user_ptr(w->args->map + ((u64)index << PAGE_SHIFT));
+
+	filemap_invalidate_unlock(w->lf->mapping);
+	r = fault_in_readable(address, 1) ? -EFAULT : 0;
+	filemap_invalidate_lock(w->lf->mapping);
+	if (r && fatal_signal_pending(current))
+		return -EINTR;
+
+	/* A merge may have come first; if not, the mapping keeps it off. */
+	if (!r) {
+		__set_bit(index - walk_start(w, h), h->mapped);
+		w->args->nr_mapped++;
+	}
+	r = r ? walk_adopt(w, h) : walk_adopt(w, h) ?: 1;
+	if (r < 0)
+		return r;
+	exposed = test_bit(index - walk_start(w, h), h->exposed);
+	__set_bit(walk_granule(w, index), h->suspect);
+	if (exposed != r)
+		return walk_violated(w, "%s be touched, %sexposed before",
+				     r ? "can" : "cannot", before ? "" : "not ");
+	return 0;
 }
 
 static int walk_hold(struct lend_walk *w, pgoff_t index)
@@ -1270,7 +1547,7 @@ static int walk_hold(struct lend_walk *w, pgoff_t index)
 	if (w->lf->nr_holds >= 8)
 		return 0;
 
-	if (walk_random(w, 2) && walk_find_small(w, &index))
+	if (walk_random(w, 2) && walk_find_single(w, &index))
 		w->op.index = index;
 	r = lend_hold(w->lf, &w->op);
 	if (r == -ENOMEM)
@@ -1278,6 +1555,26 @@ static int walk_hold(struct lend_walk *w, pgoff_t index)
 	else if (!r)
 		w->args->nr_holds++;
 	return r == -ENOMEM ? 0 : r;
+}
+
+/* Of a page that was punched nothing that is held has returned. */
+static int walk_check_held(struct lend_walk *w)
+{
+	struct hugetlb_lent_stats stats;
+	struct lend_hold *hold;
+
+	list_for_each_entry(hold, &w->lf->holds, entry) {
+		if (hold->folio->mapping)
+			continue;
+		hugetlb_lent_stats(hold->folio, &stats);
+		if (stats.order != w->lf->order ||
+		    stats.nr_returned + folio_nr_pages(hold->folio) > w->nr_pages)
+			return walk_violated(w, "%lu pages returned, %lu held",
+					     stats.nr_returned,
+					     folio_nr_pages(hold->folio));
+	}
+
+	return 0;
 }
 
 static int walk_release(struct lend_walk *w, pgoff_t index)
@@ -1299,17 +1596,21 @@ static int walk_release(struct lend_walk *w, pgoff_t index)
 	}
 
 	r = lend_release_holds(w->lf, op);
-	return r ? walk_violated(w, "release says %d", r) : 0;
+	if (r)
+		return walk_violated(w, "release says %d", r);
+	return walk_check_held(w);
 }
 
 static int walk_punch(struct lend_walk *w, pgoff_t index)
 {
 	struct walk_huge *h = walk_huge(w, index);
+	int r;
 
 	w->op.index = index >> w->lf->order;
 	w->args->nr_punched++;
 	h->there = false;
-	return lend_punch(w->lf, &w->op);
+	r = lend_punch(w->lf, &w->op);
+	return r ?: walk_check_held(w);
 }
 
 static bool walk_has_orphans(struct lend_walk *w)
@@ -1325,21 +1626,14 @@ static bool walk_has_orphans(struct lend_walk *w)
 static int walk_populate(struct lend_walk *w, pgoff_t index)
 {
 	struct walk_huge *h = walk_huge(w, index);
-	unsigned long timeout = jiffies + PATIENCE;
+	struct hugetlb_lent_stats stats;
 	struct folio *folio;
 	int r;
 
 	w->op.index = index >> w->lf->order;
-	for (;;) {
-		r = lend_populate(w->lf, &w->op);
-		if (r != -EAGAIN)
-			break;
-		if (walk_has_orphans(w))
-			return 0;
-		r = walk_wait(w, timeout);
-		if (r)
-			return r;
-	}
+	r = lend_populate(w->lf, &w->op);
+	if (r == -EAGAIN && walk_has_orphans(w))
+		return 0;
 	if (r == -ENOMEM) {
 		w->args->nr_failed++;
 		return 0;
@@ -1352,12 +1646,34 @@ static int walk_populate(struct lend_walk *w, pgoff_t index)
 		return walk_violated(w, "populating has no effect");
 
 	h->there = true;
-	h->split_pending = false;
-	h->merge_whole = false;
-	bitmap_zero(h->merge, w->nr_pieces);
 	h->pfn = folio_pfn(folio);
-	walk_make_whole(w, h);
+	memset32(h->wanted, 0, w->nr_granules);
+	memset32(h->told, 0, w->nr_granules);
+	walk_make_folio(w, h, 0, w->lf->order);
+
+	hugetlb_lent_stats(folio, &stats);
+	h->hvo = stats.nr_vmemmap == 1;
 	return 0;
+}
+
+/*
+ * Leave the page alone until something of it is merged, or for three seconds: what
+ * is mapped may keep it from that.
+ */
+static int walk_let_merge(struct lend_walk *w, pgoff_t index)
+{
+	const unsigned long nr_merged = w->lf->nr_merged;
+	struct walk_huge *h = walk_huge(w, index);
+	unsigned long end = jiffies + 3 * HZ;
+	int r = 0;
+
+	if (walk_wanted_is_done(w, h) || w->nr_waits++ >= 8)
+		return 0;
+	w->op = (struct test_lend_op) { .flags = TEST_LEND_ALL };
+	lend_release_holds(w->lf, &w->op);
+	while (!r && w->lf->nr_merged == nr_merged && time_before(jiffies, end))
+		r = walk_wait(w, end + PATIENCE);
+	return r ?: walk_adopt(w, h);
 }
 
 struct walk_step {
@@ -1367,14 +1683,16 @@ struct walk_step {
 };
 
 static const struct walk_step walk_steps[] = {
-	{ "split",	8,	walk_split },
-	{ "merge",	5,	walk_merge },
-	{ "merge later", 1,	walk_merge_later },
-	{ "expose",	5,	walk_expose },
-	{ "hide",	2,	walk_hide },
-	{ "hold",	3,	walk_hold },
-	{ "release",	3,	walk_release },
-	{ "punch",	1,	walk_punch },
+	{ "split",	24,	walk_split },
+	{ "merge",	15,	walk_merge },
+	{ "merge later", 5,	walk_merge_later },
+	{ "let merge",	4,	walk_let_merge },
+	{ "expose",	15,	walk_expose },
+	{ "hide",	6,	walk_hide },
+	{ "map",	12,	walk_map },
+	{ "hold",	8,	walk_hold },
+	{ "release",	9,	walk_release },
+	{ "punch",	2,	walk_punch },
 };
 
 static const struct walk_step walk_populate_step = { "populate", 0, walk_populate };
@@ -1394,25 +1712,39 @@ static const struct walk_step *walk_choose(struct lend_walk *w)
 static int walk_step_at(struct lend_walk *w, const struct walk_step *step,
 			pgoff_t index)
 {
+	const unsigned long timeout = jiffies + PATIENCE;
 	struct walk_huge *h = walk_huge(w, index);
+	const struct rnd_state rnd = w->rnd;
 	int r;
 
-	r = walk_adopt(w, h);
-	if (r)
-		return r;
+	for (;;) {
+		w->step = step->name;
+		w->op = (struct test_lend_op) { .index = index, .nr = 1 };
+		r = walk_adopt(w, h);
+		if (r)
+			return r;
 
-	w->step = step->name;
-	w->op = (struct test_lend_op) { .index = index, .nr = 1 };
-	r = step->fn(w, index);
-	/* Anything that the walk does not expect */
-	if (r && r != -EUCLEAN && r != -EINTR && r != -ETIME)
-		r = walk_violated(w, "error %d", r);
-	if (r)
-		return r;
+		r = step->fn(w, index);
+		/* Anything that the walk does not expect */
+		if (r && r != -EAGAIN && r != -EUCLEAN && r != -EINTR && r != -ETIME)
+			r = walk_violated(w, "error %d", r);
+		if (r && r != -EAGAIN)
+			return r;
 
-	if (h->there && h->split_pending)
-		r = walk_complete(w, h);
-	return r ?: walk_check(w, h, false);
+		/* Of another task's reference: nothing has changed. */
+		if (!r || h->there) {
+			const int checked = walk_check(w, h, false);
+
+			if (checked || !r)
+				return checked;
+		}
+
+		w->args->nr_retried++;
+		r = walk_wait(w, timeout);
+		if (r)
+			return r;
+		w->rnd = rnd;
+	}
 }
 
 static int walk_random_step(struct lend_walk *w)
@@ -1421,7 +1753,7 @@ static int walk_random_step(struct lend_walk *w)
 	const struct walk_step *step = walk_choose(w);
 	struct walk_huge *h = &w->huge[index];
 
-	/* Mostly in a few pieces, so that something happens to these again. */
+	/* Mostly in a few blocks, so that something happens to these again. */
 	index <<= w->lf->order;
 	index += walk_random(w, 1U << min(w->lf->order, PMD_ORDER +
 					  (walk_random(w, 8) ? 2 : 32)));
@@ -1431,70 +1763,85 @@ static int walk_random_step(struct lend_walk *w)
 	return walk_step_at(w, step, index);
 }
 
-/* Of what is whole nothing is left to be merged for long. */
-static int walk_end_pending(struct lend_walk *w, struct walk_huge *h)
+/* Single pages all over, which are not used, get merged, and the borrower is told. */
+static int walk_end_later(struct lend_walk *w, struct walk_huge *h)
 {
-	struct folio *folio = (struct folio *)pfn_to_page(h->pfn);
-	unsigned long timeout = jiffies + PATIENCE;
-	struct hugetlb_loan_stats stats;
+	const unsigned long timeout = jiffies + PATIENCE;
+	const pgoff_t start = walk_start(w, h);
 	int r;
 
+	/* Anew, as a page that was merged before waits the longer. */
+	r = walk_step_at(w, &(struct walk_step){ "punch", 0, walk_punch }, start);
+	while (!r && !h->there)
+		r = walk_step_at(w, &walk_populate_step, start) ?:
+		    walk_wait(w, timeout);
+	while (!r && h->order[0] == w->lf->order)
+		r = walk_step_at(w, &(struct walk_step){ "split all", 0, walk_split_all },
+				 start) ?:
+		    walk_wait(w, timeout);
+	if (r)
+		return r;
+
+	w->step = "end, merge later";
+	w->op = (struct test_lend_op) { .index = start, .order = w->lf->order };
+	r = lend_merge_later(w->lf, &w->op);
+	if (r)
+		return walk_violated(w, "merge later says %d", r);
+	h->wanted[0] |= BIT(w->lf->order);
+	r = walk_check(w, h, false);
+	while (!r && h->order[0] < w->lf->order)
+		r = walk_wait(w, timeout) ?: walk_adopt(w, h);
+	return r ?: walk_check(w, h, true);
+}
+
+static int walk_end_merge(struct lend_walk *w, struct walk_huge *h)
+{
+	const unsigned long timeout = jiffies + PATIENCE;
+	int r;
+
+	w->step = "end, merge";
 	for (;;) {
-		hugetlb_loan_stats(folio, &stats);
-		if (!stats.merge_pending)
-			return 0;
-		r = walk_wait(w, timeout);
-		if (r == -ETIME)
-			return walk_violated(w, "a merge of what is whole is pending");
+		w->op = (struct test_lend_op) {
+			.index = walk_start(w, h),
+			.order = w->lf->order,
+		};
+		bitmap_zero(h->mapped, w->nr_pages);
+		r = lend_merge(w->lf, &w->op);
+		if (!r)
+			break;
+		if (r != -ENOMEM && r != -EAGAIN)
+			return walk_violated(w, "merge says %d", r);
+		r = walk_adopt_parts(w, h, 0, w->lf->order) ?: walk_check(w, h, false);
+		r = r ?: walk_wait(w, timeout) ?: walk_adopt(w, h);
 		if (r)
 			return r;
 	}
+
+	if (h->order[0] < w->lf->order)
+		walk_make_folio(w, h, 0, w->lf->order);
+	return walk_check(w, h, true);
 }
 
 static int walk_end_huge(struct lend_walk *w, struct walk_huge *h)
 {
-	const pgoff_t start = walk_start(w, h);
-	unsigned long timeout = jiffies + PATIENCE;
-	int r = 0;
+	int r;
+
+	if (h == w->huge)
+		return walk_end_later(w, h);
 
 	w->step = "end";
-	if (!h->there)
-		return walk_check(w, h, true);
-
-	if (h->split_pending)
-		r = walk_complete(w, h);
-	if (r)
-		return r;
-
-	if (walk_random(w, 2)) {
+	if (h->there && walk_random(w, 2))
+		return walk_end_merge(w, h);
+	if (h->there) {
 		w->op = (struct test_lend_op) { .nr = 1 };
-		r = walk_punch(w, start);
-		return r ?: walk_check(w, h, true);
-	}
-
-	while (!h->whole) {
-		w->op = (struct test_lend_op) {
-			.index = start,
-			.order = w->lf->order,
-		};
-		r = lend_merge(w->lf, &w->op);
-		if (r && r != -ENOMEM)
-			return walk_violated(w, "merge says %d", r);
-		h->merge_whole = true;
-		if (w->nr_pieces == 1)
-			__set_bit(0, h->merge);
-		r = walk_adopt(w, h);
-		if (!r && !h->whole)
-			r = walk_wait(w, timeout);
+		r = walk_punch(w, walk_start(w, h));
 		if (r)
 			return r;
 	}
-
-	r = walk_end_pending(w, h);
-	return r ?: walk_check(w, h, true);
+	return walk_check(w, h, true);
 }
 
-/* All has gone back that is not in the file. */
+/* All has returned that is not in the file. */
 static int walk_check_reservation(struct lend_walk *w)
 {
 	unsigned long timeout = jiffies + PATIENCE;
@@ -1506,7 +1853,7 @@ static int walk_check_reservation(struct lend_walk *w)
 
 	w->step = "end";
 	for (;;) {
-		hugetlb_loan_flush();
+		hugetlb_reservation_flush(w->lf->resv);
 		hugetlb_reservation_stats(w->lf->resv, &reserved, &allocated);
 		if (reserved + allocated != w->lf->nr_huge || allocated < nr)
 			return walk_violated(w, "%lu reserved, %lu allocated",
@@ -1519,16 +1866,31 @@ static int walk_check_reservation(struct lend_walk *w)
 	}
 }
 
+static int walk_check_all(struct lend_walk *w)
+{
+	unsigned long i;
+	int r = 0;
+
+	for (i = 0; !r && i < w->lf->nr_huge; i++) {
+		r = walk_adopt(w, &w->huge[i]);
+		if (!r)
+			r = walk_check(w, &w->huge[i], true);
+	}
+
+	return r;
+}
+
 static int walk_all_steps(struct lend_walk *w)
 {
 	struct address_space *mapping = w->lf->mapping;
 	unsigned long i;
-	int r = 0;
+	int r;
 
 	w->step = "begin";
 	filemap_invalidate_lock(mapping);
 	w->op = (struct test_lend_op) { .nr = w->lf->nr_huge };
 	r = lend_punch(w->lf, &w->op);
+	w->lf->told = w->huge[0].told;
 	filemap_invalidate_unlock(mapping);
 
 	while (!r && w->args->nr_steps < w->args->rounds) {
@@ -1539,11 +1901,8 @@ static int walk_all_steps(struct lend_walk *w)
 		if (!r)
 			r = walk_random_step(w);
 		w->args->nr_steps++;
-		for (i = 0; !r && !(w->args->nr_steps % 64) && i < w->lf->nr_huge; i++) {
-			r = walk_adopt(w, &w->huge[i]);
-			if (!r)
-				r = walk_check(w, &w->huge[i], true);
-		}
+		if (!r && !(w->args->nr_steps % 64))
+			r = walk_check_all(w);
 		filemap_invalidate_unlock(mapping);
 		cond_resched();
 	}
@@ -1558,6 +1917,7 @@ static int walk_all_steps(struct lend_walk *w)
 	}
 	if (!r)
 		r = walk_check_reservation(w);
+	w->lf->told = NULL;
 	filemap_invalidate_unlock(mapping);
 
 	return r;
@@ -1565,13 +1925,18 @@ static int walk_all_steps(struct lend_walk *w)
 
 static void walk_free(struct lend_walk *w)
 {
-	unsigned long i;
+	struct walk_huge *h;
 
-	for (i = 0; i < w->lf->nr_huge; i++) {
-		kvfree(w->huge[i].small);
-		kvfree(w->huge[i].merge);
-		kvfree(w->huge[i].suspect);
-		kvfree(w->huge[i].exposed);
+	if (!w->huge)
+		return;
+
+	kvfree(w->huge[0].told);
+	for (h = w->huge; h < w->huge + w->lf->nr_huge; h++) {
+		kvfree(h->order);
+		kvfree(h->wanted);
+		kvfree(h->suspect);
+		kvfree(h->exposed);
+		kvfree(h->mapped);
 	}
 	kvfree(w->huge);
 }
@@ -1583,22 +1948,31 @@ static unsigned long *walk_bitmap(unsigned long nr)
 
 static int walk_alloc(struct lend_walk *w)
 {
+	struct lend_file *lf = w->lf;
 	struct walk_huge *h;
+	u32 *told;
 
-	w->nr_pieces = 1U << (w->lf->order - lend_piece_order(w->lf));
-	w->huge = kvcalloc(w->lf->nr_huge, sizeof(*w->huge), GFP_KERNEL_ACCOUNT);
-	if (!w->huge)
+	BUILD_BUG_ON(MAX_FOLIO_ORDER >= 32);
+	w->nr_pages = 1UL << lf->order;
+	w->nr_granules = 1UL << (lf->order - lf->granule_order);
+	w->huge = kvcalloc(lf->nr_huge, sizeof(*w->huge), GFP_KERNEL_ACCOUNT);
+	told = kvcalloc(lf->nr_huge * w->nr_granules, sizeof(*told), GFP_KERNEL_ACCOUNT);
+	if (!w->huge || !told) {
+		kvfree(w->huge);
+		w->huge = NULL;
+		kvfree(told);
 		return -ENOMEM;
+	}
 
-	for (h = w->huge; h < w->huge + w->lf->nr_huge; h++) {
-		h->small = walk_bitmap(w->nr_pieces);
-		h->merge = walk_bitmap(w->nr_pieces);
-		h->suspect = walk_bitmap(w->nr_pieces);
-		h->exposed = walk_bitmap(1UL << w->lf->order);
-		if (!h->small || !h->merge || !h->suspect || !h->exposed) {
-			walk_free(w);
+	for (h = w->huge; h < w->huge + lf->nr_huge; h++) {
+		h->told = told + (h - w->huge) * w->nr_granules;
+		h->order = kvzalloc(w->nr_granules, GFP_KERNEL_ACCOUNT);
+		h->wanted = kvcalloc(w->nr_granules, sizeof(u32), GFP_KERNEL_ACCOUNT);
+		h->suspect = walk_bitmap(w->nr_granules);
+		h->exposed = walk_bitmap(w->nr_pages);
+		h->mapped = walk_bitmap(w->nr_pages);
+		if (!h->order || !h->wanted || !h->suspect || !h->exposed || !h->mapped)
 			return -ENOMEM;
-		}
 	}
 
 	return 0;
@@ -1607,22 +1981,24 @@ static int walk_alloc(struct lend_walk *w)
 static long lend_walk(struct lend_file *lf, struct test_lend_walk *args)
 {
 	struct lend_walk w = { .lf = lf, .args = args };
-	const u64 rounds = args->rounds;
 	int r;
 
-	*args = (struct test_lend_walk) { .seed = args->seed, .rounds = rounds };
+	*args = (struct test_lend_walk) {
+		.seed = args->seed,
+		.rounds = args->rounds,
+		.map = args->map,
+	};
 	prandom_seed_state(&w.rnd, args->seed);
 
 	if (down_write_killable(&lf->walk_rwsem))
 		return -EINTR;
 
 	r = lf->nr_holds ? -EBUSY : walk_alloc(&w);
-	if (!r) {
+	if (!r)
 		r = walk_all_steps(&w);
-		walk_free(&w);
-	}
+	walk_free(&w);
 	if (r == -ETIME)
-		pr_err("seed %llu, step %llu, %s: somebody keeps using pages\n",
+		pr_err("seed %llu, step %llu, %s: a task does not stop to use a page\n",
 		       args->seed, args->nr_steps, w.step);
 
 	up_write(&lf->walk_rwsem);
@@ -1633,25 +2009,25 @@ static long lend_walk(struct lend_file *lf, struct test_lend_walk *args)
  * Files
  */
 
+enum lend_lock { UNLOCKED, SHARED, EXCLUSIVE };
+
 struct lend_ioctl {
 	unsigned int cmd;
 	unsigned int flags;	/* of struct test_lend_op, that it takes */
-	bool exclusive;
+	enum lend_lock lock;	/* the invalidate lock, around it */
 	long (*fn)(struct lend_file *lf, struct test_lend_op *op);
 };
 
 static const struct lend_ioctl lend_ioctls[] = {
-	{ TEST_LEND_POPULATE, 0, true, lend_populate },
-	{ TEST_LEND_SPLIT, TEST_LEND_PREPARE_ONLY, true, lend_split },
-	{ TEST_LEND_SPLIT_ALL, TEST_LEND_PREPARE_ONLY, true, lend_split_all },
-	{ TEST_LEND_COMPLETE, 0, true, lend_complete },
-	{ TEST_LEND_MERGE, TEST_LEND_PREPARE_ONLY, true, lend_merge },
-	{ TEST_LEND_MERGE_LATER, 0, false, lend_merge_later },
-	{ TEST_LEND_EXPOSE, 0, false, lend_expose },
-	{ TEST_LEND_HIDE, 0, true, lend_hide },
-	{ TEST_LEND_PUNCH, 0, true, lend_punch },
-	{ TEST_LEND_HOLD, 0, false, lend_hold },
-	{ TEST_LEND_RELEASE, TEST_LEND_ALL, false, lend_release_holds },
+	{ TEST_LEND_POPULATE, 0, EXCLUSIVE, lend_populate },
+	{ TEST_LEND_SPLIT, TEST_LEND_PREPARE_ONLY, UNLOCKED, lend_split },
+	{ TEST_LEND_MERGE, 0, EXCLUSIVE, lend_merge },
+	{ TEST_LEND_MERGE_LATER, 0, SHARED, lend_merge_later },
+	{ TEST_LEND_EXPOSE, 0, SHARED, lend_expose },
+	{ TEST_LEND_HIDE, 0, EXCLUSIVE, lend_hide },
+	{ TEST_LEND_PUNCH, 0, EXCLUSIVE, lend_punch },
+	{ TEST_LEND_HOLD, 0, SHARED, lend_hold },
+	{ TEST_LEND_RELEASE, TEST_LEND_ALL, SHARED, lend_release_holds },
 };
 
 static long lend_do_op(struct lend_file *lf, const struct lend_ioctl *ioctl,
@@ -1662,6 +2038,7 @@ static long lend_do_op(struct lend_file *lf, const struct lend_ioctl *ioctl,
 	if (op->flags & ~ioctl->flags)
 		return -EINVAL;
 	op->state = 0;
+	op->tries = 0;
 	op->prepare_cycles = 0;
 	op->commit_cycles = 0;
 	op->vmemmap_pages = 0;
@@ -1669,16 +2046,16 @@ static long lend_do_op(struct lend_file *lf, const struct lend_ioctl *ioctl,
 	if (down_read_killable(&lf->walk_rwsem))
 		return -EINTR;
 
-	if (ioctl->exclusive)
+	if (ioctl->lock == EXCLUSIVE)
 		filemap_invalidate_lock(lf->mapping);
-	else
+	else if (ioctl->lock == SHARED)
 		filemap_invalidate_lock_shared(lf->mapping);
 
 	r = ioctl->fn(lf, op);
 
-	if (ioctl->exclusive)
+	if (ioctl->lock == EXCLUSIVE)
 		filemap_invalidate_unlock(lf->mapping);
-	else
+	else if (ioctl->lock == SHARED)
 		filemap_invalidate_unlock_shared(lf->mapping);
 
 	up_read(&lf->walk_rwsem);
@@ -1763,7 +2140,7 @@ static int lend_file_release(struct inode *inode, struct file *file)
 	/* An open path keeps the inode for longer than this module may be there. */
 	lf->mapping->a_ops = &empty_aops;
 
-	hugetlb_unreserve(lf->resv);
+	hugetlb_reservation_destroy(lf->resv);
 	kfree(lf);
 	return 0;
 }
@@ -1788,6 +2165,7 @@ static struct file *lend_file_open(struct lend_file *lf)
 
 	file->f_flags |= O_LARGEFILE;
 	inode = file_inode(file);
+	inode->i_private = lf;
 	i_size_write(inode, (loff_t)lend_nr_pages(lf) << PAGE_SHIFT);
 
 	lf->mapping = inode->i_mapping;
@@ -1822,12 +2200,15 @@ static struct lend_file *lend_file_alloc(const struct test_lend_create *args)
 		return ERR_PTR(-ENOMEM);
 
 	lf->order = args->order;
+	lf->granule_order = min_t(unsigned int, lf->order,
+				  ilog2(PAGE_SIZE / sizeof(struct page)));
 	lf->nr_huge = args->nr_huge;
 	init_rwsem(&lf->walk_rwsem);
+	mutex_init(&lf->split_lock);
 	mutex_init(&lf->hold_lock);
 	INIT_LIST_HEAD(&lf->holds);
 
-	lf->resv = hugetlb_reserve(lf->order, lf->nr_huge);
+	lf->resv = hugetlb_reservation_create(lf->order, lf->nr_huge, lend_merged);
 	if (IS_ERR(lf->resv)) {
 		long r = PTR_ERR(lf->resv);
 
@@ -1861,7 +2242,7 @@ static long lend_create(const struct test_lend_create __user *argp)
 	file = lend_file_open(lf);
 	if (IS_ERR(file)) {
 		put_unused_fd(fd);
-		hugetlb_unreserve(lf->resv);
+		hugetlb_reservation_destroy(lf->resv);
 		kfree(lf);
 		return PTR_ERR(file);
 	}

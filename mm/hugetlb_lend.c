@@ -1,41 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Lending HugeTLB pages out, and taking them back.
- *
- * A page that is allocated from a pool for somebody who wants more of it than
- * HugeTLB can do with a page of its own, above all to split it, is lent to them:
- * it is taken off the list of allocated pages, and PGTY_hugetlb is replaced by
- * PGTY_lent.  From then on no path of HugeTLB finds it, be it one that looks for
- * pages by pfn, of which several wait for a page to change its state, or one that
- * takes a folio of PMD_ORDER for a page of the 2M pool.  What HugeTLB has to know
- * again later is kept in a struct hugetlb_loan meanwhile.  The pool still counts
- * the page, in the same way as when it is allocated to hugetlbfs.
- *
- * All folios that the page consists of have the type, except for single pages
- * that are exposed, and count their last references on the loan.  A folio whose
- * last reference is gone keeps the type, so that nobody takes it for free; its
- * reference count stays zero.  When none has a reference the loan is queued to go
- * home: the page is made whole, gets back what it came with, and is freed to the
- * pool in the way of any other.  A last put can come from any context and does no
- * more than count and queue; whoever wants to be sure that pages are home calls
- * hugetlb_loan_flush(), a work item does for others.
- *
- * Locks: hugetlb_lock protects hstate->lent_list, the type of a page that is lent
- * or comes home, of a single page that is exposed or hidden, and what a cgroup
- * that goes away or a failure of memory changes in a loan.  hugetlb_lend_rwsem is
- * held for reading while struct pages of a lent page change their folio, for
- * writing by memory failure, which writes to a struct page that nothing else keeps
- * in place.
+ * Lending HugeTLB pages out, and taking them home.
  */
 #include <linux/hugetlb.h>
 #include <linux/hugetlb_cgroup.h>
+#include <linux/hugetlb_reservation.h>
 #include <linux/init.h>
 #include <linux/llist.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
-#include <linux/rcupdate.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 
 #include <asm/tlbflush.h>
@@ -45,57 +22,112 @@
 #include "hugetlb_vmemmap.h"
 #include "internal.h"
 
-DECLARE_RWSEM(hugetlb_lend_rwsem);
+/**
+ * DOC: Lending HugeTLB pages
+ *
+ * A borrower wants to do more with a page of a pool than HugeTLB can with a page of
+ * its own, above all to split it.  Such a page is lent: it is taken off the list of
+ * allocated pages, and PGTY_hugetlb is replaced by PGTY_lent.  From then on no path
+ * of HugeTLB finds it, be it one that looks for pages by pfn, of which several wait
+ * for a page to change its state, or one that takes a folio of PMD_ORDER for a page
+ * of the 2M pool.  What HugeTLB has to know again later is kept in the loan.  The
+ * pool still counts the page, as it counts one that is allocated to hugetlbfs.
+ *
+ * All folios that the page consists of have the type, but for single pages that are
+ * exposed to the host.  Each has the loan in ->private.
+ *
+ * The page is *outstanding* as long as one of its folios has a reference.  A folio
+ * whose last reference is put has *returned*: it is counted on the loan, keeps its
+ * type, so that no task takes it for free, and its reference count stays zero.  When
+ * all pages have returned, the loan is queued to go home: the page is made whole,
+ * gets back what it came with, and is freed to the pool like any other.
+ *
+ * A last put can come from any context but NMI, and does no more than count and
+ * queue.  Each reservation has its own queue, and a work item that takes home what
+ * is on it; a task that wants to be sure calls hugetlb_reservation_flush().  No task
+ * waits for the pages of another borrower, except to allocate from the same pool.
+ *
+ * Locks:
+ *
+ * - hugetlb_lock: hstate->lent_list, the type of a page that is lent or goes home,
+ *   and what a cgroup that goes away, or a failure of memory, changes in a loan.
+ * - loan->lock, inside hugetlb_lock: the types of single pages, wanted merges.
+ * - hugetlb_lent_rwsem: held for reading while folios of a lent page are split or
+ *   merged; for writing by memory failure, which writes to a struct page that has no
+ *   other protection.
+ * - reservation->lock: held while loans are taken home, around all of these.
+ */
 
-static LLIST_HEAD(loans_home);
-static DEFINE_MUTEX(loans_home_mutex);
-static struct workqueue_struct *loans_home_wq;
+DECLARE_RWSEM(hugetlb_lent_rwsem);
+
+static struct kmem_cache *loan_cache;
+static struct workqueue_struct *home_wq;
 
 /**
- * hugetlb_loan_alloc - make what hugetlb_lend() needs
- * @h: the pool that the page will be from
+ * struct lent_pool - pages of a pool that are on their way home
+ * @nr_coming: number of huge pages that have returned and are not home
+ * @nr_home: number of huge pages that have come home since boot
+ * @wait: woken up when pages have come home
+ */
+struct lent_pool {
+	atomic_long_t nr_coming;
+	atomic_long_t nr_home;
+	wait_queue_head_t wait;
+};
+
+static struct lent_pool lent_pools[HUGE_MAX_HSTATE];
+
+static struct lent_pool *lent_pool(const struct hstate *h)
+{
+	return &lent_pools[h - hstates];
+}
+
+/**
+ * hugetlb_loan_alloc - allocate what hugetlb_loan_lend() needs
+ * @resv: the reservation that the page will belong to
  *
  * Context: may sleep.
  * Return: a loan, or NULL if there is no memory.
  */
-struct hugetlb_loan *hugetlb_loan_alloc(struct hstate *h)
+struct hugetlb_loan *hugetlb_loan_alloc(struct hugetlb_reservation *resv)
 {
-	unsigned int piece_order = min(huge_page_order(h), PMD_ORDER);
-	unsigned long nr_pieces = pages_per_huge_page(h) >> piece_order;
 	struct hugetlb_loan *loan;
 
-	loan = kzalloc_flex(*loan, merge_pieces, BITS_TO_LONGS(nr_pieces),
-			    GFP_KERNEL_ACCOUNT);
+	loan = kmem_cache_zalloc(loan_cache, GFP_KERNEL);
 	if (!loan)
 		return NULL;
 
-	loan->h = h;
-	loan->piece_order = piece_order;
-	mutex_init(&loan->lock);
-	INIT_LIST_HEAD(&loan->pending);
-	INIT_LIST_HEAD(&loan->merge_entry);
+	refcount_inc(&resv->refs);
+	loan->resv = resv;
+	loan->h = resv->h;
+	spin_lock_init(&loan->lock);
 	return loan;
 }
 
+/**
+ * hugetlb_loan_free - free a loan that has no page
+ * @loan: the loan
+ *
+ * Context: any that may take a spinlock.
+ */
 void hugetlb_loan_free(struct hugetlb_loan *loan)
 {
-	kfree(loan);
+	hugetlb_reservation_put(loan->resv);
+	kfree(loan->parts);
+	kmem_cache_free(loan_cache, loan);
 }
 
 /**
- * hugetlb_lend - let go of a page that was just allocated
+ * hugetlb_loan_lend - lend a page that was just allocated
  * @loan: of hugetlb_loan_alloc(), belongs to @folio until that is home
- * @folio: the page, with one reference and nobody else who knows of it
- * @spool: the subpool that gets it back
+ * @folio: the page, with one reference and not known to any other task
  *
  * Context: task context; takes hugetlb_lock.
  */
-void hugetlb_lend(struct hugetlb_loan *loan, struct folio *folio,
-		  struct hugepage_subpool *spool)
+void hugetlb_loan_lend(struct hugetlb_loan *loan, struct folio *folio)
 {
 	loan->page = &folio->page;
-	loan->spool = spool;
-	atomic_long_set(&loan->nr_out, folio_nr_pages(folio));
+	atomic_long_set(&loan->nr_outstanding, folio_nr_pages(folio));
 	loan->hvo = folio_test_hugetlb_vmemmap_optimized(folio);
 
 	spin_lock_irq(&hugetlb_lock);
@@ -104,9 +136,9 @@ void hugetlb_lend(struct hugetlb_loan *loan, struct folio *folio,
 
 	loan->flags = (unsigned long)folio->private;
 	loan->h_cg = hugetlb_cgroup_from_folio(folio);
-	loan->h_cg_rsvd = hugetlb_cgroup_from_folio_rsvd(folio);
 	set_hugetlb_cgroup(folio, NULL);
-	set_hugetlb_cgroup_rsvd(folio, NULL);
+	/* The reservation is charged as a whole, not page by page. */
+	VM_WARN_ON_ONCE_FOLIO(hugetlb_cgroup_from_folio_rsvd(folio), folio);
 	hugetlb_set_folio_subpool(folio, NULL);
 #ifdef CONFIG_MEMCG
 	loan->memcg_data = folio->memcg_data;
@@ -121,48 +153,48 @@ void hugetlb_lend(struct hugetlb_loan *loan, struct folio *folio,
 	spin_unlock_irq(&hugetlb_lock);
 }
 
-static void loans_home_workfn(struct work_struct *work)
-{
-	hugetlb_loan_flush();
-}
-
-static DECLARE_WORK(loans_home_work, loans_home_workfn);
-
-/*
- * The last reference to a lent folio is gone.  Any context but NMI, and whatever
- * locks: nothing is done to the folio, which may not even be looked at any more
- * once it is counted.
+/**
+ * hugetlb_lent_put - count that the last reference to a lent folio is gone
+ * @folio: the folio, which may be home by the time that this returns
+ *
+ * Context: any but NMI, with any lock held.
  */
 void hugetlb_lent_put(struct folio *folio)
 {
-	struct hugetlb_loan *loan = hugetlb_folio_loan(folio);
+	struct hugetlb_loan *loan = hugetlb_lent_loan(folio);
+	struct hugetlb_reservation *resv;
 
 	VM_WARN_ON_ONCE_FOLIO(folio_test_lru(folio), folio);
 	VM_WARN_ON_ONCE_FOLIO(folio->mapping, folio);
 	VM_WARN_ON_ONCE_FOLIO(folio_test_large(folio) && folio_mapped(folio),
 			      folio);
 
-	if (!atomic_long_sub_and_test(folio_nr_pages(folio), &loan->nr_out))
+	if (!atomic_long_sub_and_test(folio_nr_pages(folio), &loan->nr_outstanding))
 		return;
 
-	/* If the list was not empty the work is queued, and not yet at it. */
-	if (llist_add(&loan->home, &loans_home))
-		queue_work(loans_home_wq, &loans_home_work);
+	resv = loan->resv;
+	atomic_long_inc(&lent_pool(loan->h)->nr_coming);
+	/* Once it is on the list, the loan and its reference may be gone. */
+	refcount_inc(&resv->refs);
+	llist_add(&loan->returned, &resv->returned);
+	if (!queue_work(home_wq, &resv->work))
+		hugetlb_reservation_put(resv);
 }
 
 /*
- * Nobody looks at flags of pages in a pool, but for those that HugeTLB sets.  The
- * borrower's must not show on a page that somebody else gets.
+ * No task looks at flags of a page in a pool, but for those that HugeTLB sets.  The
+ * borrower's must not show on a page that another user gets.
  */
 static void loan_clear_flags(struct folio *folio)
 {
 	folio->flags.f &= ~PAGEFLAGS_MASK | BIT(PG_head) | __PG_HWPOISON;
 }
 
-/* Give a page that is whole again, with its vmemmap in order, to the pool. */
-static void loan_return(struct hugetlb_loan *loan)
+/* Give a page that is whole again to the pool. */
+static void loan_go_home(struct hugetlb_loan *loan)
 {
 	struct folio *folio = page_folio(loan->page);
+	struct lent_pool *pool = lent_pool(loan->h);
 
 	loan_clear_flags(folio);
 
@@ -172,111 +204,234 @@ static void loan_return(struct hugetlb_loan *loan)
 	__folio_clear_lent(folio);
 	__folio_set_hugetlb(folio);
 	folio->private = (void *)loan->flags;
-	hugetlb_set_folio_subpool(folio, loan->spool);
+	hugetlb_set_folio_subpool(folio, loan->resv->spool);
 	set_hugetlb_cgroup(folio, loan->h_cg);
-	set_hugetlb_cgroup_rsvd(folio, loan->h_cg_rsvd);
+	set_hugetlb_cgroup_rsvd(folio, NULL);
 #ifdef CONFIG_MEMCG
 	folio->memcg_data = loan->memcg_data;
 #endif
-	hugetlb_lent_return_hwpoison(loan, folio);
+	hugetlb_loan_return_hwpoison(loan, folio);
 	list_add(&folio->lru, &loan->h->hugepage_activelist);
 	spin_unlock_irq(&hugetlb_lock);
 
 	free_huge_folio(folio);
 	hugetlb_loan_free(loan);
+
+	/* A task that sees none coming must see those that are home. */
+	atomic_long_inc(&pool->nr_home);
+	atomic_long_dec_return_release(&pool->nr_coming);
 }
 
-/**
- * hugetlb_loan_flush - take lent pages home that nobody uses any more
- *
- * All pages whose last references were put before, by anybody, are in their
- * pools on return.
- *
- * Context: task context, may sleep: to wait for somebody else who is at it, and,
- *          if a page was split and has HVO, for an RCU grace period.
- * Return: true if there was one that somebody else did not take home before.
- */
-bool hugetlb_loan_flush(void)
+/* With @resv->lock held; all of @list are loans of that. */
+static void loans_go_home(struct hugetlb_reservation *resv,
+			  struct llist_node *list)
 {
 	struct hugetlb_loan *loan, *next;
-	struct llist_node *list;
-	LIST_HEAD(spare);
-	bool untidy = false;
+	LIST_HEAD(memmap_list);
+	bool flush = false;
 
-	guard(mutex)(&loans_home_mutex);
-
-	list = llist_del_all(&loans_home);
-	if (!list)
-		return false;
-
-	llist_for_each_entry(loan, list, home) {
-		hugetlb_loan_abandon(loan);
-		hugetlb_loan_whole(loan);
-		untidy |= loan->untidy;
+	/* For all at a time, so that TLBs are flushed twice at most. */
+	llist_for_each_entry(loan, list, returned) {
+		hugetlb_loan_forget_merges(loan);
+		flush |= hugetlb_loan_whole_tails(loan);
 		cond_resched();
 	}
+	if (flush)
+		flush_tlb_all();
 
-	if (untidy) {
-		/* See page_ref_add_unless_zero(). */
-		synchronize_rcu();
-		llist_for_each_entry(loan, list, home) {
-			hugetlb_loan_tidy(loan, &spare);
-			cond_resched();
-		}
-		hugetlb_vmemmap_free_list(&spare);
-	}
-
-	llist_for_each_entry_safe(loan, next, list, home) {
-		loan_return(loan);
+	llist_for_each_entry(loan, list, returned) {
+		hugetlb_loan_whole_heads(loan, &memmap_list);
 		cond_resched();
 	}
+	if (!list_empty(&memmap_list)) {
+		flush_tlb_all();
+		hugetlb_vmemmap_free_list(&memmap_list);
+	}
 
-	return true;
+	llist_for_each_entry_safe(loan, next, list, returned) {
+		loan_go_home(loan);
+		cond_resched();
+	}
+	wake_up_all(&lent_pool(resv->h)->wait);
 }
-EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_loan_flush);
 
 /**
- * hugetlb_loan_stats - tell what has become of a lent huge page
- * @folio: a folio that is part of it
+ * hugetlb_reservation_flush - take lent pages home that have returned
+ * @resv: the reservation that they belong to
+ *
+ * On return, all pages of the reservation whose last references were put before,
+ * by any task, are reserved again.
+ *
+ * Context: task context, may sleep.  The caller holds no lock that merged() of the
+ *          reservation takes.
+ */
+void hugetlb_reservation_flush(struct hugetlb_reservation *resv)
+{
+	struct llist_node *list;
+
+	guard(mutex)(&resv->lock);
+
+	list = llist_del_all(&resv->returned);
+	if (list)
+		loans_go_home(resv, list);
+}
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_reservation_flush);
+
+/* The work item has a reference of its own. */
+void hugetlb_reservation_workfn(struct work_struct *work)
+{
+	struct hugetlb_reservation *resv =
+		container_of(work, struct hugetlb_reservation, work);
+
+	hugetlb_reservation_flush(resv);
+	hugetlb_reservation_put(resv);
+}
+
+/**
+ * hugetlb_lent_pool_nr_coming - count the pages of a pool that are on their way home
+ * @h: the pool
+ *
+ * Context: any.
+ * Return: number of huge pages that have returned as a whole, and are not home.
+ */
+unsigned long hugetlb_lent_pool_nr_coming(const struct hstate *h)
+{
+	/* Pairs with that of loan_go_home() */
+	return atomic_long_read_acquire(&lent_pool(h)->nr_coming);
+}
+
+/**
+ * hugetlb_lent_pool_nr_home - count the pages of a pool that have come home
+ * @h: the pool
+ *
+ * Context: any.
+ * Return: number of huge pages that have come home since boot.
+ */
+unsigned long hugetlb_lent_pool_nr_home(const struct hstate *h)
+{
+	return atomic_long_read(&lent_pool(h)->nr_home);
+}
+
+/**
+ * hugetlb_lent_pool_wait - wait until pages have come home to a pool
+ * @h: the pool
+ * @nr_home: how many have to have come since boot
+ * @timeout: how long to wait at most, in jiffies
+ *
+ * This returns early when no page is on its way.
+ *
+ * Context: task context, sleeps.
+ * Return: 0, also if the time is over; -EINTR on a fatal signal.
+ */
+int hugetlb_lent_pool_wait(const struct hstate *h, unsigned long nr_home, long timeout)
+{
+	struct lent_pool *pool = lent_pool(h);
+	long r;
+
+	r = wait_event_killable_timeout(pool->wait,
+					!hugetlb_lent_pool_nr_coming(h) ||
+					(long)(hugetlb_lent_pool_nr_home(h) - nr_home) >= 0,
+					timeout);
+	return r < 0 ? -EINTR : 0;
+}
+
+/**
+ * hugetlb_lent_stats - tell what has become of a lent huge page
+ * @folio: a folio of it, with a reference of the caller or in a page cache that the
+ *         caller keeps it in
  * @stats: to be filled in
  *
- * Context: task context, may sleep.  The caller keeps the page from being split,
- *          merged and returned meanwhile; what is not under its control, as the
- *          number of pages that are back, may be outdated already.
+ * Context: any.  If the page is split, merged or put meanwhile, the numbers may not
+ *          fit to each other.
  */
-void hugetlb_loan_stats(struct folio *folio, struct hugetlb_loan_stats *stats)
+void hugetlb_lent_stats(const struct folio *folio, struct hugetlb_lent_stats *stats)
 {
-	struct hugetlb_loan *loan = hugetlb_folio_loan(folio);
-	unsigned long i, nr, nr_pages = hugetlb_loan_pages(loan);
+	struct hugetlb_loan *loan = hugetlb_lent_loan(folio);
+	const unsigned int order = hugetlb_loan_order(loan);
+	struct hugetlb_loan_parts *parts;
+	unsigned int i;
 
-	*stats = (struct hugetlb_loan_stats) {
-		.order = hugetlb_loan_order(loan),
-		.nr_back = nr_pages - atomic_long_read(&loan->nr_out),
-		.merge_pending = hugetlb_loan_merge_pending(loan),
+	*stats = (struct hugetlb_lent_stats) {
+		.order = order,
+		.nr_returned = hugetlb_loan_pages(loan) -
+			       atomic_long_read(&loan->nr_outstanding),
 	};
 
-	guard(mutex)(&loan->lock);
-	stats->split_pending = !list_empty(&loan->pending);
-	for (i = 0; i < nr_pages; i += nr) {
-		nr = folio_nr_pages(page_folio(loan->page + i));
-		stats->nr_folios++;
-		stats->nr_small += nr == 1;
+	/* Pairs with that of split_set_parts() */
+	parts = smp_load_acquire(&loan->parts);
+	if (!parts) {
+		stats->nr_folios[order] = 1;
+		stats->nr_vmemmap = loan->hvo ? 1 :
+			DIV_ROUND_UP(hugetlb_loan_pages(loan), MEMMAP_PER_PAGE);
+		return;
 	}
 
-	nr = PAGE_SIZE / sizeof(struct page);
-	if (!loan->hvo)
-		stats->nr_vmemmap = DIV_ROUND_UP(nr_pages * sizeof(struct page),
-						 PAGE_SIZE);
-	for (i = 0; loan->hvo && i < nr_pages; i += nr)
-		stats->nr_vmemmap += !hugetlb_vmemmap_is_shared(loan->page + i);
+	for (i = 0; i <= order; i++)
+		stats->nr_folios[i] = READ_ONCE(parts->nr_folios[i]);
+	stats->nr_vmemmap = READ_ONCE(parts->nr_vmemmap);
+	stats->merge_wanted = READ_ONCE(parts->nr_wanted);
 }
-EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_loan_stats);
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_lent_stats);
+
+/*
+ * Single pages that the host may touch
+ */
+
+/**
+ * hugetlb_lent_expose - let a single page be mapped by the host
+ * @folio: a single page of a lent page, in a page cache, locked; may be exposed
+ *         already, and mapped
+ *
+ * A folio that has a type cannot have a map count.  Before the page cache drops its
+ * reference, in ->free_folio(), the page has to be hidden again.
+ *
+ * Context: any that may take a spinlock.
+ */
+void hugetlb_lent_expose(struct folio *folio)
+{
+	struct hugetlb_loan *loan = hugetlb_lent_loan(folio);
+
+	VM_WARN_ON_ONCE_FOLIO(folio_test_large(folio), folio);
+
+	/* It may have a map count already. */
+	if (!folio_test_lent(folio))
+		return;
+
+	guard(spinlock_irqsave)(&loan->lock);
+	__folio_clear_lent(folio);
+}
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_lent_expose);
+
+/**
+ * hugetlb_lent_hide - take a single page back that was exposed
+ * @folio: the page, not mapped any more; may be hidden already
+ *
+ * Context: any that may take a spinlock.
+ */
+void hugetlb_lent_hide(struct folio *folio)
+{
+	struct hugetlb_loan *loan = hugetlb_lent_loan(folio);
+
+	if (folio_test_lent(folio))
+		return;
+
+	VM_WARN_ON_ONCE_FOLIO(folio_mapped(folio), folio);
+
+	guard(spinlock_irqsave)(&loan->lock);
+	__folio_set_lent(folio);
+}
+EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_lent_hide);
 
 static int __init hugetlb_lend_init(void)
 {
-	loans_home_wq = alloc_workqueue("hugetlb_lend",
-					WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (!loans_home_wq)
+	unsigned int i;
+
+	for (i = 0; i < HUGE_MAX_HSTATE; i++)
+		init_waitqueue_head(&lent_pools[i].wait);
+
+	loan_cache = KMEM_CACHE(hugetlb_loan, SLAB_ACCOUNT | SLAB_PANIC);
+	home_wq = alloc_workqueue("hugetlb_lend", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!home_wq)
 		panic("hugetlb_lend: no workqueue\n");
 	return 0;
 }

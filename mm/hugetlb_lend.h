@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
  * What HugeTLB and the rest of mm/ know of lent pages.
+ *
+ * hugetlb_loan_*() take a loan, hugetlb_lent_*() a folio of a lent page.
  */
 #ifndef _LINUX_MM_HUGETLB_LEND_H
 #define _LINUX_MM_HUGETLB_LEND_H
@@ -11,70 +13,113 @@
 
 #include <linux/hugetlb.h>
 #include <linux/llist.h>
+#include <linux/log2.h>
 #include <linux/mutex.h>
+#include <linux/refcount.h>
 #include <linux/rwsem.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
 
 struct hugepage_subpool;
 struct hugetlb_cgroup;
+
+/* struct pages in a page of the vmemmap; HVO needs this to be exact. */
+#define MEMMAP_PER_PAGE		(PAGE_SIZE / sizeof(struct page))
+
+/**
+ * struct hugetlb_reservation - huge pages that are reserved for one borrower
+ * @spool: the subpool; it counts what is reserved and what is allocated
+ * @h: the pool
+ * @h_cg_rsvd: the hugetlb cgroup that is charged for the reservation
+ * @nr_huge_pages: number of huge pages
+ * @merged: called with a folio that a delayed merge has made, or NULL
+ * @refs: of the owner, of each loan, and of @work while it is queued
+ * @returned: loans of which all pages have returned
+ * @lock: held while loans of @returned are taken home
+ * @work: takes them home
+ */
+struct hugetlb_reservation {
+	struct hugepage_subpool *spool;
+	struct hstate *h;
+	struct hugetlb_cgroup *h_cg_rsvd;
+	unsigned long nr_huge_pages;
+	void (*merged)(struct folio *folio);
+
+	refcount_t refs;
+	struct llist_head returned;
+	struct mutex lock;
+	struct work_struct work;
+};
+
+/**
+ * struct hugetlb_loan_parts - what a loan needs once its page was split
+ * @loan: the loan
+ * @nr_vmemmap: number of pages of the vmemmap that only this huge page has
+ * @nr_folios: number of folios by order
+ * @work: merges what is wanted
+ * @due: time in jiffies before which @work leaves the page alone
+ * @merged_at: time in jiffies of the last delayed merge, if there was one
+ * @wait: how long a wanted merge waits in jiffies, see hugetlb_lent_split.c
+ * @retry: the same after attempts that found a page in use
+ * @merged: a delayed merge has been done since the last split
+ * @nr_wanted: number of blocks to merge
+ * @wanted: bitmap of these blocks; as all from @due on, under hugetlb_loan.lock
+ *
+ * The numbers change with the folios, in steps of which there is one at a time.
+ */
+struct hugetlb_loan_parts {
+	struct hugetlb_loan *loan;
+	unsigned long nr_vmemmap;
+	unsigned int nr_folios[MAX_FOLIO_ORDER + 1];
+
+	struct delayed_work work;
+	unsigned long due;
+	unsigned long merged_at;
+	unsigned long wait;
+	unsigned long retry;
+	bool merged;
+	unsigned int nr_wanted;
+	unsigned long wanted[];
+};
 
 /**
  * struct hugetlb_loan - a huge page that is lent out
  * @entry: on hstate->lent_list; hugetlb_lock
  * @h: the pool
+ * @resv: the reservation that the page belongs to
  * @page: the first page.  The folio that it is the head of, of whichever order,
- *        and all others that the page consists of have this loan in ->private.
- * @spool: the subpool that gets the page back
+ *        and all others that the huge page consists of, have this loan in ->private.
  * @h_cg: the hugetlb cgroup that is charged for the page; hugetlb_lock
- * @h_cg_rsvd: the one that is charged for its reservation, if the page carries it
  * @memcg_data: of the folio that was lent
  * @flags: what HugeTLB had in ->private, see enum hugetlb_page_flags
  * @raw_hwp: pages that failed; under hugetlb_lock while lent
- * @hvo: the page has gone out with HVO, and returns with it
- * @piece_order: the order of the folios that it is split into first, the page's
- *               own if there is nothing between that and single pages
- * @nr_out: number of pages that are part of folios which are referenced
- * @home: on the list of those that have none of these
- * @lock: one split, merge or completion at a time
- * @pending: splits that are committed and not done; @lock
- * @untidy: there may be pages of the vmemmap left over from a merge; @lock
- * @rcu_state: when they can be given back
- * @merge_entry: on the list of pages to be merged later; with the fields below,
- *               under the lock of that list
- * @merge_at: when, in jiffies
- * @merge_delay: how long to wait after that, in jiffies
- * @merge_whole: to one folio, when @merge_pieces is empty
- * @merge_pieces: bitmap of the pieces to merge
+ * @nr_outstanding: number of pages that are part of folios which are referenced
+ * @returned: on the list of the reservation when @nr_outstanding is zero
+ * @parts: NULL until the page is split for the first time
+ * @lock: the types of single pages, and @parts->wanted
+ * @hvo: the page was lent with HVO, and goes home with it
  */
 struct hugetlb_loan {
 	struct list_head entry;
 	struct hstate *h;
+	struct hugetlb_reservation *resv;
 	struct page *page;
 
-	struct hugepage_subpool *spool;
 	struct hugetlb_cgroup *h_cg;
-	struct hugetlb_cgroup *h_cg_rsvd;
 	unsigned long memcg_data;
 	unsigned long flags;
 	struct llist_head raw_hwp;
+
+	atomic_long_t nr_outstanding;
+	struct llist_node returned;
+
+	struct hugetlb_loan_parts *parts;
+	spinlock_t lock;
 	bool hvo;
-	u8 piece_order;
-
-	atomic_long_t nr_out;
-	struct llist_node home;
-
-	struct mutex lock;		/* one split, merge or completion */
-	struct list_head pending;
-	bool untidy;
-	unsigned long rcu_state;
-
-	struct list_head merge_entry;
-	unsigned long merge_at;
-	unsigned long merge_delay;
-	bool merge_whole;
-	unsigned long merge_pieces[];
 };
 
-static inline struct hugetlb_loan *hugetlb_folio_loan(const struct folio *folio)
+static inline struct hugetlb_loan *hugetlb_lent_loan(const struct folio *folio)
 {
 	return folio->private;
 }
@@ -89,50 +134,97 @@ static inline unsigned long hugetlb_loan_pages(const struct hugetlb_loan *loan)
 	return pages_per_huge_page(loan->h);
 }
 
-/* hugetlb_lend.c */
-extern struct rw_semaphore hugetlb_lend_rwsem;
+/* Order of the smallest folio above a single page */
+static inline unsigned int hugetlb_loan_granule(const struct hugetlb_loan *loan)
+{
+	return min_t(unsigned int, ilog2(MEMMAP_PER_PAGE), hugetlb_loan_order(loan));
+}
 
-struct hugetlb_loan *hugetlb_loan_alloc(struct hstate *h);
+/* hugetlb_lend.c */
+extern struct rw_semaphore hugetlb_lent_rwsem;
+
+struct hugetlb_loan *hugetlb_loan_alloc(struct hugetlb_reservation *resv);
 void hugetlb_loan_free(struct hugetlb_loan *loan);
-void hugetlb_lend(struct hugetlb_loan *loan, struct folio *folio,
-		  struct hugepage_subpool *spool);
+void hugetlb_loan_lend(struct hugetlb_loan *loan, struct folio *folio);
 void hugetlb_lent_put(struct folio *folio);
 
-/* Keep struct pages of lent pages as they are. */
-static inline void hugetlb_lend_freeze(void)
+unsigned long hugetlb_lent_pool_nr_coming(const struct hstate *h);
+unsigned long hugetlb_lent_pool_nr_home(const struct hstate *h);
+int hugetlb_lent_pool_wait(const struct hstate *h, unsigned long nr_home, long timeout);
+void hugetlb_reservation_workfn(struct work_struct *work);
+void hugetlb_reservation_put(struct hugetlb_reservation *resv);
+
+/* Keep folios of lent pages from being split or merged. */
+static inline void hugetlb_lent_block_steps(void)
 {
-	down_write(&hugetlb_lend_rwsem);
+	down_write(&hugetlb_lent_rwsem);
 }
 
-static inline void hugetlb_lend_thaw(void)
+static inline void hugetlb_lent_unblock_steps(void)
 {
-	up_write(&hugetlb_lend_rwsem);
+	up_write(&hugetlb_lent_rwsem);
 }
 
-/* hugetlb_split.c */
-void hugetlb_loan_whole(struct hugetlb_loan *loan);
-void hugetlb_loan_tidy(struct hugetlb_loan *loan, struct list_head *spare);
-void hugetlb_loan_abandon(struct hugetlb_loan *loan);
-bool hugetlb_loan_merge_pending(struct hugetlb_loan *loan);
+/**
+ * struct lent_step - a folio to split, with all that it takes
+ * @loan: the loan
+ * @page: first page of the folio
+ * @order: order of the folio
+ * @first: first of the pages that become single ones, counted from @page
+ * @nr: number of these pages; both are multiples of a granule
+ * @mapping: the page cache that the folio is in, or NULL
+ * @index: index of @page there
+ * @memmap: pages for the vmemmap, in the order in which they are mapped
+ * @xas: in the page cache, with the nodes that the entries need
+ */
+struct lent_step {
+	struct hugetlb_loan *loan;
+	struct page *page;
+	unsigned int order;
+	unsigned long first;
+	unsigned long nr;
+
+	struct address_space *mapping;
+	pgoff_t index;
+
+	struct list_head memmap;
+	struct xa_state xas;
+};
+
+/* hugetlb_lent_step.c */
+int lent_step_prepare(struct lent_step *step);
+int lent_step_split(struct lent_step *step);
+void lent_step_cancel(struct lent_step *step);
+int hugetlb_loan_merge(struct hugetlb_loan *loan, struct page *head,
+		       unsigned int order, struct page *held,
+		       struct list_head *memmap_list);
+void hugetlb_loan_free_memmap(struct page *page, unsigned int order,
+			      struct list_head *memmap_list);
+bool hugetlb_loan_whole_tails(struct hugetlb_loan *loan);
+void hugetlb_loan_whole_heads(struct hugetlb_loan *loan,
+			      struct list_head *memmap_list);
+
+/* hugetlb_lent_split.c */
+void hugetlb_loan_forget_merges(struct hugetlb_loan *loan);
 
 #ifdef CONFIG_MEMORY_FAILURE
 /* memory-failure.c */
-void hugetlb_lent_spread_hwpoison(struct hugetlb_loan *loan);
-void hugetlb_lent_keep_hwpoison(struct hugetlb_loan *loan, struct page *page);
-void hugetlb_lent_return_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
+void hugetlb_loan_spread_hwpoison(struct hugetlb_loan *loan);
+void hugetlb_loan_keep_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
+void hugetlb_loan_return_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
 #else
-static inline void hugetlb_lent_spread_hwpoison(struct hugetlb_loan *loan) { }
-static inline void hugetlb_lent_keep_hwpoison(struct hugetlb_loan *loan,
-					      struct page *page) { }
-static inline void hugetlb_lent_return_hwpoison(struct hugetlb_loan *loan,
+static inline void hugetlb_loan_spread_hwpoison(struct hugetlb_loan *loan) { }
+static inline void hugetlb_loan_keep_hwpoison(struct hugetlb_loan *loan,
+					      struct folio *folio) { }
+static inline void hugetlb_loan_return_hwpoison(struct hugetlb_loan *loan,
 						struct folio *folio) { }
 #endif
 
 #else /* !CONFIG_HUGETLB_LEND */
 
 static inline void hugetlb_lent_put(struct folio *folio) { }
-static inline void hugetlb_lend_freeze(void) { }
-static inline void hugetlb_lend_thaw(void) { }
+static inline void hugetlb_lent_block_steps(void) { }
+static inline void hugetlb_lent_unblock_steps(void) { }
 
 #endif /* CONFIG_HUGETLB_LEND */
 

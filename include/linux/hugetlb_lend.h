@@ -1,84 +1,116 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * HugeTLB pages that are lent out, and may be split while they are.
- *
- * hugetlb_alloc_reserved() lends a page of a HugeTLB pool to its caller: the
- * pool goes on counting it, but HugeTLB does not know the folio any more, so
- * that the borrower can do with its struct pages what HugeTLB never could.
- * Whole or in pieces, the page goes home when the last reference to the last
- * piece has been put, whoever puts it and in whichever context.
- *
- * A lent page has up to two levels below it, those of the hardware: a page that
- * is larger than a PMD maps is split to folios of PMD_ORDER, and such a folio,
- * or a page that is no larger, to single pages.  Splitting keeps HVO as far as
- * the pieces can have it; merging is the reverse.
- *
- * What can fail is done by prepare: it allocates whatever commit will need and
- * changes nothing that anybody could see.  cancel gives it back.  commit cannot
- * fail.  It may find that somebody who found the folio by its pfn, or in the
- * page cache, holds a reference at this moment; then it leaves that step pending
- * rather than wait.
- *
- * The borrower sees to it that
- *
- *  - nothing of what is split or merged is mapped in the host; a guest, whose
- *    mappings have no reference, may have mapped what is split in smaller parts,
- *    and what is merged,
- *  - from prepare to commit or cancel no other task merges or truncates any part
- *    of the same huge page, or splits the same folio.  In a page cache that
- *    means to hold the mapping's invalidate lock, for merging to hold it for
- *    writing, and the lock of the folio.
- *
- * Whatever is split while it is in no page cache, and may be pending, has to be
- * completed before it gets into one.
+ * HugeTLB pages that are lent out, and are split while they are.
  */
 #ifndef _LINUX_HUGETLB_LEND_H
 #define _LINUX_HUGETLB_LEND_H
 
+#include <linux/mm.h>
+#include <linux/page_ref.h>
 #include <linux/types.h>
 
-struct folio;
-struct hugetlb_merge;
-struct hugetlb_split;
+struct hugetlb_lent_split;
 
 /**
- * struct hugetlb_loan_stats - what has become of a lent huge page
- * @order: the order of the huge page
- * @nr_folios: number of folios that it consists of now; 1 if it is whole
- * @nr_small: number of those that are single pages
- * @nr_vmemmap: number of pages that its struct pages take up, and no others are in
- * @nr_back: single pages (not folios) that nobody has a reference to any more
- * @split_pending: a split is committed and waits for hugetlb_split_complete()
- * @merge_pending: a merge was committed, or put off, and will be tried again
+ * DOC: Lent pages
+ *
+ * hugetlb_reservation_alloc_folio() lends a page of a HugeTLB pool to its caller,
+ * the borrower.  The pool goes on counting the page, but no path of HugeTLB takes
+ * the folio for its own.  Whole or in parts, the page returns to its pool when the
+ * last reference to its last folio is put, in whichever context that happens.
+ *
+ * A lent page can be split.  The borrower names a range of pages: these become
+ * single pages, so that they can be mapped by the host.  The rest of the folio
+ * becomes naturally aligned folios that are as large as possible, and keep HVO.
+ * The range is widened to granules.  A granule is what one page of the vmemmap
+ * describes (64 pages on x86-64); smaller folios would save no memory.
+ *
+ * What can fail is done by prepare: it allocates all that commit needs, and changes
+ * nothing.  Commit either succeeds, or finds that the folio is in use and changes
+ * nothing, too.
+ *
+ * The borrower sees to it that
+ *
+ *  - nothing of what is split or merged is mapped in the host.  A guest, whose
+ *    mappings hold no reference, may have mapped it.
+ *  - from prepare to commit or cancel no other task splits a part of the same huge
+ *    page.
+ *  - commit runs with the folio locked.  If the folio is in a page cache, the
+ *    mapping's invalidate lock is held, for reading at least.
  */
-struct hugetlb_loan_stats {
+
+/**
+ * struct hugetlb_lent_stats - what has become of a lent huge page
+ * @order: order of the huge page
+ * @nr_folios: number of folios by order; entry @order is 1 if the page is whole
+ * @nr_vmemmap: number of pages of the vmemmap that describe nothing but this page
+ * @nr_returned: number of single pages (not folios) that have no reference any more
+ * @merge_wanted: a part is to be merged later
+ */
+struct hugetlb_lent_stats {
 	unsigned int order;
-	unsigned long nr_folios;
-	unsigned long nr_small;
+	unsigned int nr_folios[MAX_FOLIO_ORDER + 1];
 	unsigned long nr_vmemmap;
-	unsigned long nr_back;
-	bool split_pending;
-	bool merge_pending;
+	unsigned long nr_returned;
+	bool merge_wanted;
 };
 
-bool hugetlb_loan_flush(void);
-void hugetlb_loan_stats(struct folio *folio, struct hugetlb_loan_stats *stats);
+void hugetlb_lent_stats(const struct folio *folio, struct hugetlb_lent_stats *stats);
 
-struct hugetlb_split *hugetlb_split_prepare(struct folio *folio,
-					    unsigned long first,
-					    unsigned long nr);
-struct hugetlb_split *hugetlb_split_all_prepare(struct folio *folio);
-void hugetlb_split_commit(struct hugetlb_split *split);
-void hugetlb_split_cancel(struct hugetlb_split *split);
-int hugetlb_split_complete(struct folio *folio);
+/**
+ * hugetlb_lent_can_split - can lent pages be split on this kernel?
+ *
+ * A lookup in the page cache spins on a folio that is frozen.  On PREEMPT_RT it
+ * could preempt the step that it waits for, and the page cache has a lock that
+ * sleeps.
+ *
+ * Context: any.
+ * Return: false on PREEMPT_RT, true otherwise.
+ */
+static inline bool hugetlb_lent_can_split(void)
+{
+	return !IS_ENABLED(CONFIG_PREEMPT_RT);
+}
 
-struct hugetlb_merge *hugetlb_merge_prepare(struct folio *folio,
-					    unsigned int order);
-void hugetlb_merge_commit(struct hugetlb_merge *merge);
-void hugetlb_merge_cancel(struct hugetlb_merge *merge);
-void hugetlb_merge_later(struct folio *folio);
+struct hugetlb_lent_split *hugetlb_lent_split_prepare(struct folio *folio,
+						      unsigned long first,
+						      unsigned long nr);
+int hugetlb_lent_split_commit(struct hugetlb_lent_split *split);
+void hugetlb_lent_split_cancel(struct hugetlb_lent_split *split);
+
+int hugetlb_lent_merge(struct folio *folio, unsigned int order);
+int hugetlb_lent_merge_later(struct folio *folio, unsigned int order);
 
 void hugetlb_lent_expose(struct folio *folio);
 void hugetlb_lent_hide(struct folio *folio);
+
+/**
+ * hugetlb_lent_exposed - can a folio of a lent page be mapped by the host?
+ * @folio: a folio of a lent page; the caller keeps it from being exposed or hidden
+ *
+ * Context: any.
+ * Return: true from hugetlb_lent_expose() to hugetlb_lent_hide().
+ */
+static inline bool hugetlb_lent_exposed(const struct folio *folio)
+{
+	return !folio_test_lent(folio);
+}
+
+/**
+ * hugetlb_lent_unused - does nothing but the page cache use a folio?
+ * @folio: a folio of a lent page, locked
+ * @extra: number of references that the caller has
+ *
+ * Context: any.
+ * Return: true if the folio is not mapped, and has exactly the references of the
+ *         page cache that it is in, if any, and @extra others.
+ */
+static inline bool hugetlb_lent_unused(const struct folio *folio, int extra)
+{
+	if (folio->mapping)
+		extra += folio_nr_pages(folio);
+
+	return !folio_mapped(folio) && folio_ref_count(folio) == extra;
+}
 
 #endif /* _LINUX_HUGETLB_LEND_H */

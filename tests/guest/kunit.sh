@@ -24,6 +24,9 @@ for attr in failslab fail_page_alloc; do
 done
 echo 0 2>/dev/null > /sys/kernel/debug/fail_page_alloc/min-order || :
 
+# modprobe sleeps for as long as a case takes, which is long with sanitizers
+echo 0 2>/dev/null > /proc/sys/kernel/hung_task_timeout_secs || :
+
 modprobe "$@" || exit 1
 suites > /tmp/after
 sort /tmp/before /tmp/after | uniq -u > /tmp/new

@@ -12,8 +12,7 @@
  * memory the host never touches use this allocator.
  */
 #include <linux/guest_memfd.h>
-#include <linux/hugetlb_alloc.h>
-#include <linux/hugetlb_lend.h>
+#include <linux/hugetlb_reservation.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>
 #include <linux/module.h>
@@ -29,12 +28,12 @@ static int gmem_hugetlb_order(u64 flags)
 static void *gmem_hugetlb_reserve(u64 flags, unsigned int order,
 				  unsigned long nr_folios)
 {
-	return hugetlb_reserve(order, nr_folios);
+	return hugetlb_reservation_create(order, nr_folios, NULL);
 }
 
 static void gmem_hugetlb_unreserve(void *handle)
 {
-	hugetlb_unreserve(handle);
+	hugetlb_reservation_destroy(handle);
 }
 
 static struct folio *gmem_hugetlb_allocate(void *handle, pgoff_t index,
@@ -43,14 +42,14 @@ static struct folio *gmem_hugetlb_allocate(void *handle, pgoff_t index,
 	struct folio *folio;
 	int r;
 
-	folio = hugetlb_alloc_reserved(handle, mpol, ilx);
+	folio = hugetlb_reservation_alloc_folio(handle, mpol, ilx);
 	if (IS_ERR(folio))
 		return folio;
 
 	r = guest_memfd_clear(folio);
 	if (r) {
 		folio_put(folio);
-		hugetlb_loan_flush();
+		hugetlb_reservation_flush(handle);
 		return ERR_PTR(r);
 	}
 
@@ -59,7 +58,7 @@ static struct folio *gmem_hugetlb_allocate(void *handle, pgoff_t index,
 
 static void gmem_hugetlb_flush(void *handle)
 {
-	hugetlb_loan_flush();
+	hugetlb_reservation_flush(handle);
 }
 
 static void gmem_hugetlb_stats(void *handle, struct guest_memfd_stats *stats)

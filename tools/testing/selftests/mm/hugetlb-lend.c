@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who moves, takes away or gives up memory by pfn must leave alone what HugeTLB
- * has lent out, be it whole, split, or awaited: out of its file and held by
- * somebody.  Each of them has to say so, and to do so soon.
+ * A task that moves, takes away or gives up memory by pfn must leave alone what
+ * HugeTLB has lent out, be it whole, split, or awaited: out of its file and still
+ * held.  It has to say so, and to do so soon.  A task that pins a page for long must
+ * get it, or hear that the page cannot be moved to where it could be pinned.
  *
  * It needs the module test_hugetlb_lend and a free page of each pool to be tested.
  */
@@ -14,34 +15,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <lib/test_hugetlb_lend_uapi.h>
+#include <mm/gup_test.h>
 
 #include "../kselftest_harness.h"
+#include "vm_util.h"
 
 #define CGROUPS		"/tmp/hugetlb-lend-cgroups"
-/* Seconds that a refusal may take */
-#define PATIENCE	60
+#define GUP_TEST	"/sys/kernel/debug/gup_test"
+/* Seconds, for what hangs; a machine that is loaded takes its time */
+#define PATIENCE	300
 
-static long read_number(const char *path)
-{
-	char buf[64] = "";
-	int fd = open(path, O_RDONLY);
-
-	if (fd < 0)
-		return -1;
-	if (read(fd, buf, sizeof(buf) - 1) < 0)
-		buf[0] = 0;
-	close(fd);
-	return strtol(buf, NULL, 0);
-}
-
-/* Returns 0 or an errno. */
-static int write_text(const char *path, const char *text)
+/* As write_file(), but for what may fail.  Returns 0 or an errno. */
+static int try_write(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY), r = 0;
 
@@ -53,24 +45,30 @@ static int write_text(const char *path, const char *text)
 	return r;
 }
 
-/* The same in a process that may be killed; TOO_LATE if that has to be done. */
+/* What a child of ours exits with; TOO_LATE if it has to be killed. */
 #define TOO_LATE	255
-static int write_in_time(const char *path, const char *text)
+static int wait_in_time(pid_t pid)
 {
 	int status, i;
-	pid_t pid = fork();
 
-	if (!pid)
-		_exit(write_text(path, text));
-
-	for (i = 0; i < 10 * PATIENCE; i++) {
+	for (i = 0; i < 100 * PATIENCE; i++) {
 		if (waitpid(pid, &status, WNOHANG) == pid)
 			return WIFEXITED(status) ? WEXITSTATUS(status) : ECHILD;
-		usleep(100000);
+		usleep(10000);
 	}
 	kill(pid, SIGKILL);
 	waitpid(pid, &status, 0);
 	return TOO_LATE;
+}
+
+/* try_write() in a process that may be killed */
+static int write_in_time(const char *path, const char *text)
+{
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(try_write(path, text));
+	return wait_in_time(pid);
 }
 
 enum lent_state { WHOLE, SPLIT, AWAITED };
@@ -100,7 +98,20 @@ static long pool_read(const char *pool, const char *name)
 	char path[256];
 
 	snprintf(path, sizeof(path), "%s/%s", pool, name);
-	return read_number(path);
+	return access(path, R_OK) ? -1 : (long)read_num(path);
+}
+
+/* It will be that soon. */
+static bool pool_becomes(const char *pool, const char *name, long want)
+{
+	int i;
+
+	for (i = 0; i < 100 * PATIENCE; i++) {
+		if (pool_read(pool, name) == want)
+			return true;
+		usleep(10000);
+	}
+	return false;
 }
 
 static int do_op(int fd, unsigned long cmd, uint64_t index, uint64_t nr,
@@ -172,7 +183,7 @@ FIXTURE_TEARDOWN(lent)
 {
 	if (self->fd >= 0) {
 		give_back(self->fd, variant->state);
-		EXPECT_EQ(self->free, pool_read(self->pool, "free_hugepages"));
+		EXPECT_TRUE(pool_becomes(self->pool, "free_hugepages", self->free));
 		EXPECT_EQ(self->nr, pool_read(self->pool, "nr_hugepages"));
 		EXPECT_EQ(0, pool_read(self->pool, "surplus_hugepages"));
 	}
@@ -198,13 +209,13 @@ TEST_F_TIMEOUT(lent, memory_offline, 4 * PATIENCE)
 	fclose(f);
 	BORROW();
 
-	block = self->pfn * 4096 / block_size;
+	block = self->pfn * psize() / block_size;
 	snprintf(path, sizeof(path), "/sys/devices/system/memory/memory%lu/state",
 		 block);
 	if (access(path, W_OK))
 		SKIP(return, "%s: %s", path, strerror(errno));
 	EXPECT_EQ(EBUSY, write_in_time(path, "offline"));
-	EXPECT_NE(0, write_text(path, "online"));
+	EXPECT_NE(0, try_write(path, "online"));
 }
 
 TEST_F_TIMEOUT(lent, soft_offline, 2 * PATIENCE)
@@ -219,7 +230,7 @@ TEST_F_TIMEOUT(lent, soft_offline, 2 * PATIENCE)
 	BORROW();
 	for (i = 0; i < 5; i++) {
 		snprintf(text, sizeof(text), "%#lx",
-			 (unsigned long)(self->pfn + pages[i]) * 4096);
+			 (unsigned long)(self->pfn + pages[i]) * psize());
 		EXPECT_EQ(EOPNOTSUPP, write_in_time(path, text)) {
 			TH_LOG("page %lu", (unsigned long)pages[i]);
 		}
@@ -239,17 +250,18 @@ TEST_F_TIMEOUT(lent, alloc_contig, 4 * PATIENCE)
 {
 	const char *path =
 		"/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages";
-	long nr = read_number(path);
 	char text[32];
+	long nr;
 
-	if (nr < 0)
+	if (access(path, W_OK))
 		SKIP(return, "no pages of 1G");
+	nr = read_num(path);
 	BORROW();
 	snprintf(text, sizeof(text), "%ld", nr + 64);
 	EXPECT_EQ(0, write_in_time(path, text));
 	snprintf(text, sizeof(text), "%ld", nr);
 	EXPECT_EQ(0, write_in_time(path, text));
-	EXPECT_EQ(nr, read_number(path));
+	EXPECT_EQ(nr, (long)read_num(path));
 }
 
 TEST_F_TIMEOUT(lent, pool_shrinks, 4 * PATIENCE)
@@ -265,8 +277,7 @@ TEST_F_TIMEOUT(lent, pool_shrinks, 4 * PATIENCE)
 	/* It goes when it is back, and has its struct pages then. */
 	give_back(self->fd, variant->state);
 	self->fd = -1;
-	usleep(200000);
-	EXPECT_EQ(0, pool_read(self->pool, "surplus_hugepages"));
+	EXPECT_TRUE(pool_becomes(self->pool, "surplus_hugepages", 0));
 	EXPECT_EQ(0, pool_read(self->pool, "nr_hugepages"));
 
 	snprintf(text, sizeof(text), "%ld", self->nr);
@@ -279,56 +290,47 @@ TEST_F_TIMEOUT(lent, pool_shrinks, 4 * PATIENCE)
 TEST_F_TIMEOUT(lent, cgroup_rmdir, 4 * PATIENCE)
 {
 	char usage[256], text[32];
-	int status, i, pipefd[2];
 	long before;
 	pid_t pid;
+	int i;
 
 	mkdir(CGROUPS, 0700);
 	if (mount("none", CGROUPS, "cgroup2", 0, NULL) ||
-	    write_text(CGROUPS "/cgroup.subtree_control", "+hugetlb"))
+	    try_write(CGROUPS "/cgroup.subtree_control", "+hugetlb"))
 		SKIP(umount(CGROUPS); return, "no hugetlb cgroup");
 	mkdir(CGROUPS "/parent", 0700);
-	ASSERT_EQ(0, write_text(CGROUPS "/parent/cgroup.subtree_control",
-				"+hugetlb"));
+	ASSERT_EQ(0, try_write(CGROUPS "/parent/cgroup.subtree_control",
+			       "+hugetlb"));
 	ASSERT_EQ(0, mkdir(CGROUPS "/parent/child", 0700));
 	snprintf(usage, sizeof(usage), CGROUPS "/parent/hugetlb.%s.current",
 		 variant->order == 18 ? "1GB" : "2MB");
-	before = read_number(usage);
-	ASSERT_LE(0, before);
+	ASSERT_EQ(0, access(usage, R_OK));
+	before = read_num(usage);
 
 	snprintf(text, sizeof(text), "%d", getpid());
-	ASSERT_EQ(0, write_text(CGROUPS "/parent/child/cgroup.procs", text));
+	ASSERT_EQ(0, try_write(CGROUPS "/parent/child/cgroup.procs", text));
 	BORROW();
-	ASSERT_EQ(0, write_text(CGROUPS "/cgroup.procs", text));
-	EXPECT_EQ(before + (4096L << variant->order), read_number(usage));
+	ASSERT_EQ(0, try_write(CGROUPS "/cgroup.procs", text));
+	EXPECT_EQ(before + ((long)psize() << variant->order), (long)read_num(usage));
 
-	ASSERT_EQ(0, pipe(pipefd));
 	pid = fork();
 	if (!pid)
 		_exit(rmdir(CGROUPS "/parent/child") ? errno : 0);
-	for (i = 0; i < 10 * PATIENCE; i++) {
-		if (waitpid(pid, &status, WNOHANG) == pid)
-			break;
-		usleep(100000);
-	}
-	ASSERT_GT(10 * PATIENCE, i) {
-		TH_LOG("rmdir does not return");
-	}
-	EXPECT_EQ(0, status);
-	EXPECT_EQ(before + (4096L << variant->order), read_number(usage));
+	EXPECT_EQ(0, wait_in_time(pid));
+	EXPECT_EQ(before + ((long)psize() << variant->order), (long)read_num(usage));
 
 	give_back(self->fd, variant->state);
 	self->fd = -1;
-	for (i = 0; i < 100 && read_number(usage) != before; i++)
-		usleep(100000);
-	EXPECT_EQ(before, read_number(usage));
+	for (i = 0; i < 100 * PATIENCE && (long)read_num(usage) != before; i++)
+		usleep(10000);
+	EXPECT_EQ(before, (long)read_num(usage));
 	EXPECT_EQ(0, rmdir(CGROUPS "/parent"));
 	EXPECT_EQ(0, umount(CGROUPS));
 }
 
 /*
- * A page fails: nobody writes to a tail that is read-only, and the pool does not
- * give the page to anybody when it is back.  This takes a page off the pool.
+ * A page fails: no write to a tail that is shared, and the pool does not give the
+ * page away when it has returned.  This takes a page off the pool.
  */
 TEST_F_TIMEOUT(lent, memory_failure, 4 * PATIENCE)
 {
@@ -343,7 +345,7 @@ TEST_F_TIMEOUT(lent, memory_failure, 4 * PATIENCE)
 		SKIP(return, "needs a page that can be lost, and another one");
 	BORROW();
 
-	/* In a piece that is whole, if there is any, and a single page */
+	/* In a folio that is large, if there is any, and a single page */
 	snprintf(text, sizeof(text), "%#lx",
 		 (unsigned long)self->pfn + (1UL << variant->order) - 3);
 	EXPECT_EQ(EBUSY, write_in_time(path, text));
@@ -353,12 +355,162 @@ TEST_F_TIMEOUT(lent, memory_failure, 4 * PATIENCE)
 
 	give_back(self->fd, variant->state);
 	self->fd = -1;
-	usleep(200000);
-	EXPECT_EQ(self->free, pool_read(self->pool, "free_hugepages"));
+	EXPECT_TRUE(pool_becomes(self->pool, "free_hugepages", self->free));
 	fd = borrow(self->device, variant->order, WHOLE, &pfn);
 	EXPECT_LE(0, fd);
 	EXPECT_NE(self->pfn, pfn);
 	close(fd);
+}
+
+/*
+ * Pins for long, of a single page that is exposed and mapped: not of memory that CMA
+ * will want back, which a lent page cannot be moved out of.
+ */
+
+FIXTURE(longterm) {
+	int device;
+	int fd;
+	int gup;
+	uint64_t pfn;
+	char *page;
+	char pool[128];
+	long free;
+};
+
+FIXTURE_VARIANT(longterm) {
+	unsigned int order;
+};
+
+FIXTURE_VARIANT_ADD(longterm, 2m) { .order = 9 };
+FIXTURE_VARIANT_ADD(longterm, 1g) { .order = 18 };
+
+/* The page that borrow() splits off */
+#define PINNED		5
+
+FIXTURE_SETUP(longterm)
+{
+	self->fd = -1;
+	self->device = -1;
+	self->gup = open(GUP_TEST, O_RDWR);
+	if (self->gup < 0)
+		SKIP(return, "no " GUP_TEST);
+	if (access(TEST_LEND_DEVICE, F_OK) &&
+	    system("modprobe test_hugetlb_lend 2>/dev/null"))
+		SKIP(return, "no module test_hugetlb_lend");
+	self->device = open(TEST_LEND_DEVICE, O_RDWR);
+	ASSERT_LE(0, self->device);
+
+	snprintf(self->pool, sizeof(self->pool),
+		 "/sys/kernel/mm/hugepages/hugepages-%lukB", 4UL << variant->order);
+	self->free = pool_read(self->pool, "free_hugepages");
+	if (self->free < 1)
+		SKIP(return, "no free page in %s", self->pool);
+
+	self->fd = borrow(self->device, variant->order, SPLIT, &self->pfn);
+	ASSERT_LE(0, self->fd);
+	ASSERT_EQ(0, do_op(self->fd, TEST_LEND_EXPOSE, PINNED, 1, NULL));
+	self->page = mmap(NULL, psize(), PROT_READ | PROT_WRITE, MAP_SHARED, self->fd,
+			  PINNED * psize());
+	ASSERT_NE(MAP_FAILED, self->page);
+	*self->page = 42;
+}
+
+FIXTURE_TEARDOWN(longterm)
+{
+	if (self->fd >= 0) {
+		munmap(self->page, psize());
+		close(self->fd);
+		EXPECT_TRUE(pool_becomes(self->pool, "free_hugepages", self->free));
+	}
+	if (self->device >= 0)
+		close(self->device);
+	if (self->gup >= 0)
+		close(self->gup);
+}
+
+/* The areas of hugetlb_cma= are called after HugeTLB. */
+static bool is_from_cma(uint64_t pfn)
+{
+	uint64_t base, count;
+	char path[128];
+	int i;
+
+	for (i = 0; i < 64; i++) {
+		snprintf(path, sizeof(path), "/sys/kernel/debug/cma/hugetlb%d/base_pfn", i);
+		if (access(path, R_OK))
+			continue;
+		base = read_num(path);
+		snprintf(path, sizeof(path), "/sys/kernel/debug/cma/hugetlb%d/count", i);
+		count = read_num(path);
+		if (pfn - base < count)
+			return true;
+	}
+	return false;
+}
+
+static int pin(int gup, char *page, unsigned int flags)
+{
+	struct pin_longterm_test args = {
+		.addr = (uintptr_t)page,
+		.size = psize(),
+		.flags = flags,
+	};
+
+	return ioctl(gup, PIN_LONGTERM_TEST_START, &args) ? errno : 0;
+}
+
+/* In a process that may be killed; the pin ends with that. */
+static int pin_in_time(int gup, char *page, unsigned int flags)
+{
+	pid_t pid = fork();
+	int r;
+
+	if (!pid) {
+		r = pin(gup, page, flags);
+		ioctl(gup, PIN_LONGTERM_TEST_STOP);
+		_exit(r);
+	}
+	return wait_in_time(pid);
+}
+
+TEST_F_TIMEOUT(longterm, pin, 10 * PATIENCE)
+{
+	const int want = is_from_cma(self->pfn) ? EOPNOTSUPP : 0;
+	const unsigned int flags = PIN_LONGTERM_TEST_FLAG_USE_WRITE |
+				   PIN_LONGTERM_TEST_FLAG_USE_FAST;
+	struct test_lend_stats stats = { .index = PINNED };
+	struct test_lend_op op = { .order = variant->order };
+	char *copy = aligned_alloc(psize(), psize());
+	unsigned int i;
+
+	TH_LOG("pfn %#lx is %sfrom CMA", (unsigned long)self->pfn, want ? "" : "not ");
+	for (i = 0; i <= flags; i++) {
+		EXPECT_EQ(want, pin_in_time(self->gup, self->page, i)) {
+			TH_LOG("flags %u", i);
+		}
+	}
+
+	/* What is refused leaves no reference, what is pinned is a reference. */
+	if (!want) {
+		uint64_t address = (uintptr_t)copy;
+
+		ASSERT_NE(NULL, copy);
+		ASSERT_EQ(0, pin(self->gup, self->page, flags));
+		ASSERT_EQ(0, ioctl(self->gup, PIN_LONGTERM_TEST_READ, &address));
+		EXPECT_EQ(42, *copy);
+		EXPECT_EQ(EAGAIN, do_op(self->fd, TEST_LEND_MERGE, 0, 0, &op));
+		ASSERT_EQ(0, ioctl(self->gup, PIN_LONGTERM_TEST_STOP));
+	}
+	free(copy);
+	EXPECT_EQ(0, do_op(self->fd, TEST_LEND_HIDE, PINNED, 1, NULL));
+	ASSERT_EQ(0, ioctl(self->fd, TEST_LEND_STATS, &stats));
+	EXPECT_EQ(1, stats.refcount);
+	EXPECT_EQ(TEST_LEND_PRESENT | TEST_LEND_LENT, stats.flags);
+	op = (struct test_lend_op) { .order = variant->order };
+	EXPECT_EQ(0, do_op(self->fd, TEST_LEND_MERGE, 0, 0, &op));
+
+	/* What is hidden cannot be pinned at all. */
+	EXPECT_EQ(EFAULT, pin_in_time(self->gup, self->page, flags));
 }
 
 TEST_HARNESS_MAIN

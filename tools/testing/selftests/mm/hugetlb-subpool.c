@@ -83,19 +83,24 @@ static bool has_node(int node)
 	return !access(path, F_OK);
 }
 
-/* Resize the pool, with pages of node 0 only where there are several. */
-static void set_pool(long size, long nr)
+/* Resize the part of the pool that is on a node. */
+static void set_node(int node, long size, long nr)
 {
 	char path[128];
 
-	if (!has_node(0)) {
-		set_count("nr_hugepages", size, nr);
-		return;
-	}
 	snprintf(path, sizeof(path),
-		 "/sys/devices/system/node/node0/hugepages/hugepages-%ldkB/nr_hugepages",
-		 size >> 10);
+		 "/sys/devices/system/node/node%d/hugepages/hugepages-%ldkB/nr_hugepages",
+		 node, size >> 10);
 	write_num(path, nr);
+}
+
+/* Resize the pool, with pages of node 0 only where there are several. */
+static void set_pool(long size, long nr)
+{
+	if (has_node(0))
+		set_node(0, size, nr);
+	else
+		set_count("nr_hugepages", size, nr);
 }
 
 #define EXPECT_POOL(_nr, _free, _resv, _surplus) do {				\
@@ -461,6 +466,73 @@ TEST_F(subpool, surplus_page_by_policy)
 	close(fd);
 	UMOUNT();
 	EXPECT_POOL(1, 1, 0, 0);
+}
+
+/* The same where the reserved page is a surplus page: it leaves the pool. */
+TEST_F(subpool, surplus_page_replaced_by_policy)
+{
+	unsigned long nodes = 1UL << 1;
+	char *addr;
+	int fd;
+
+	if (!has_node(1))
+		SKIP(return, "needs a second node with memory");
+
+	set_count("nr_overcommit_hugepages", self->size, 2);
+	set_pool(self->size, 1);
+	MOUNT("min_size=%ld", 1);
+	set_pool(self->size, 0);
+	EXPECT_POOL(1, 1, 1, 1);
+
+	fd = OPEN(1);
+	addr = mmap(NULL, self->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	ASSERT_NE(MAP_FAILED, addr);
+	ASSERT_EQ(0, syscall(SYS_mbind, addr, self->size, MPOL_BIND, &nodes,
+			     8 * sizeof(nodes), 0));
+	EXPECT_EQ(0, touch(addr));
+	EXPECT_POOL(1, 0, 0, 1);
+
+	munmap(addr, self->size);
+	PUNCH(fd, 0);
+	EXPECT_POOL(1, 1, 1, 1);
+	close(fd);
+	UMOUNT();
+	EXPECT_POOL(0, 0, 0, 0);
+}
+
+/*
+ * Node 0 has a free surplus page, and the reservation that it backs is used up
+ * by pages of node 1: resizing the pool frees it.
+ */
+TEST_F(subpool, free_surplus_page_and_resizing)
+{
+	unsigned long nodes = 1UL << 1;
+	char *addr[2];
+
+	if (!has_node(1))
+		SKIP(return, "needs a second node with memory");
+
+	set_pool(self->size, 1);
+	set_node(1, self->size, 1);
+	EXPECT_POOL(2, 2, 0, 0);
+	for (int i = 0; i < 2; i++) {
+		addr[i] = mmap(NULL, self->size, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+		ASSERT_NE(MAP_FAILED, addr[i]);
+		ASSERT_EQ(0, syscall(SYS_mbind, addr[i], self->size, MPOL_BIND,
+				     &nodes, 8 * sizeof(nodes), 0));
+	}
+	set_pool(self->size, 0);
+	EXPECT_POOL(2, 2, 2, 1);
+
+	for (int i = 0; i < 2; i++) {
+		EXPECT_EQ(0, touch(addr[i]));
+		EXPECT_POOL(2, 1, 1 - i, 1);
+		munmap(addr[i], self->size);
+		EXPECT_POOL(2, 2, 1 - i, 1);
+	}
+	set_count("nr_hugepages", self->size, 0);
+	EXPECT_POOL(0, 0, 0, 0);
 }
 
 TEST_HARNESS_MAIN
