@@ -73,7 +73,7 @@
  * In the page cache an entry is replaced by smaller ones, level by level of the
  * XArray, and these by larger ones where the folios are larger; or many by one.  At
  * no time is there a hole, and each entry that a lookup finds leads to the right
- * page.
+ * page.  For a moment of a split that can be a tail, of a folio that is frozen.
  */
 
 /* What is true of a folio is true of its parts. */
@@ -692,11 +692,12 @@ static int merge_step(struct hugetlb_loan *loan, struct page *head,
 		clear_mlocked(folio);
 	}
 
+	/* First, so that no entry leads to a head that has become a tail. */
+	if (mapping)
+		merge_page_cache(xas, page_folio(head));
 	if (merge_tails(loan, head, order))
 		hugetlb_vmemmap_flush(head, 1UL << order);
 	merge_heads(loan, head, order, memmap_list);
-	if (mapping)
-		merge_page_cache(xas, page_folio(head));
 
 	unfreeze_block(head, 1, mapping, held);
 	return 0;

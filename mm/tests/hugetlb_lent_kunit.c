@@ -1197,7 +1197,7 @@ static void test_merge(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, 0, lend_merge(lt, 0, GRANULE_ORDER));
 	KUNIT_ASSERT_TRUE(test, lend_check(lt));
 
-	/* That function is for those who did not ask for it just now. */
+	/* merged() is called for delayed merges only. */
 	KUNIT_EXPECT_EQ(test, 0, lt->nr_merged);
 	lend_return(lt);
 }
@@ -1883,7 +1883,7 @@ static void test_later_in_use(struct kunit *test)
 	try_in_time(test, later_in_use);
 }
 
-/* The locks are taken by those who fault or truncate: no reason to wait longer. */
+/* A task that faults or truncates has the locks for a moment: no reason to back off. */
 static bool later_locked(struct lend_test *lt)
 {
 	struct kunit *test = lt->test;
@@ -2700,7 +2700,7 @@ static bool reader_folio_ok(const struct reader *reader, struct folio *folio)
 	       (!order || (order >= GRANULE_ORDER && order <= reader->all->order));
 }
 
-/* One by one, or as those do who want several; with a reference */
+/* A single look-up, or one for a batch; with a reference */
 static struct folio *look_up(struct address_space *mapping, pgoff_t index,
 			     bool batch)
 {
