@@ -48,7 +48,7 @@ struct hugetlb_reservation {
 
 	refcount_t refs;
 	struct llist_head returned;
-	struct mutex lock;
+	struct mutex lock;		/* held while loans go home */
 	struct work_struct work;
 };
 
@@ -115,7 +115,7 @@ struct hugetlb_loan {
 	struct llist_node returned;
 
 	struct hugetlb_loan_parts *parts;
-	spinlock_t lock;
+	spinlock_t lock;		/* types of single pages, wanted blocks */
 	bool hvo;
 };
 

@@ -423,7 +423,7 @@ EXPORT_SYMBOL_FOR_MODULES(hugetlb_lent_merge,
  * @order: order of the block, a granule's at least
  *
  * The block is merged if it stays in the page cache, and the huge page is left alone
- * for a while: a second at first, see mm/hugetlb_lent_split.c.  It is forgotten
+ * for a while: a second at first, see "Splitting and merging".  It is forgotten
  * when a part of it is split.  Then merged() of the reservation is called with the
  * merged folio, or with folios in the block that are merged already: in the page
  * cache, with a folio of that locked, and its invalidate lock held for writing.

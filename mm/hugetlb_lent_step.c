@@ -82,6 +82,9 @@
 /* What the caller of a step may have done to the folio that it holds */
 #define HELD_FLAGS		(BIT(PG_locked) | BIT(PG_waiters))
 
+/* What must not be left of the folios that a block consisted of */
+#define OTHER_FLAGS		(PAGEFLAGS_MASK & ~(HELD_FLAGS | INHERITED_FLAGS))
+
 static bool lent_step_has_hvo(const struct lent_step *step)
 {
 	return step->loan->hvo && step->order > hugetlb_loan_granule(step->loan);
@@ -103,18 +106,15 @@ static unsigned int block_order(const struct lent_step *step, unsigned long off)
 	return order;
 }
 
-#define for_each_block(step, off, ord)					\
-	for ((off) = 0;							\
-	     (off) < 1UL << (step)->order &&				\
-	     ((ord) = block_order(step, off), true);			\
-	     (off) += 1UL << (ord))
-
-/* Each page of the vmemmap that starts with a head, after the step */
-#define for_each_memmap(step, off, ord)					\
-	for ((off) = 0;							\
-	     (off) < 1UL << (step)->order &&				\
-	     ((ord) = block_order(step, off), true);			\
-	     (off) += max(1UL << (ord), MEMMAP_PER_PAGE))
+/*
+ * To walk over the blocks: for (off = 0; off < 1UL << step->order; off += ...), with
+ * the order of the block at each @off, and 1UL << order pages to the next.  There are
+ * as many pages to the next page of the vmemmap that starts with a head as this says.
+ */
+static unsigned long memmap_distance(unsigned int order)
+{
+	return max(1UL << order, MEMMAP_PER_PAGE);
+}
 
 /*
  * Struct pages
@@ -238,6 +238,7 @@ static void fill_memmap(const struct lent_step *step, struct page *memmap,
 static void split_vmemmap(struct lent_step *step, unsigned long flags)
 {
 	const unsigned int granule = hugetlb_loan_granule(step->loan);
+	const unsigned long nr = 1UL << step->order;
 	struct zone *zone = page_zone(step->page);
 	struct page *page, *memmap;
 	unsigned long off, i;
@@ -245,7 +246,8 @@ static void split_vmemmap(struct lent_step *step, unsigned long flags)
 	unsigned int order;
 
 	/* Heads first: the tails of the old folio still lead to its head. */
-	for_each_memmap(step, off, order) {
+	for (off = 0; off < nr; off += memmap_distance(order)) {
+		order = block_order(step, off);
 		if (!off)
 			continue;
 		page = list_first_entry(&step->memmap, struct page, lru);
@@ -255,17 +257,20 @@ static void split_vmemmap(struct lent_step *step, unsigned long flags)
 			memmap[i].flags.f |= flags;
 		hugetlb_vmemmap_map_own(step->page + off, page);
 	}
-	hugetlb_vmemmap_flush(step->page, 1UL << step->order);
+	hugetlb_vmemmap_flush(step->page, nr);
 
 	/* This has a list, whose address it could not know before. */
-	for_each_memmap(step, off, order)
+	for (off = 0; off < nr; off += memmap_distance(order)) {
+		order = block_order(step, off);
 		if (off && order)
 			prep_compound_head(step->page + off, order);
+	}
 
 	split_memmap(step, 0, MEMMAP_PER_PAGE, flags);
 
 	/* Tails, now that every CPU finds their heads */
-	for_each_block(step, off, order) {
+	for (off = 0; off < nr; off += 1UL << order) {
+		order = block_order(step, off);
 		if (order <= granule)
 			continue;
 		hugetlb_vmemmap_map_tails(step->page + off + MEMMAP_PER_PAGE,
@@ -274,13 +279,14 @@ static void split_vmemmap(struct lent_step *step, unsigned long flags)
 		changed = true;
 	}
 	if (changed)
-		hugetlb_vmemmap_flush(step->page, 1UL << step->order);
+		hugetlb_vmemmap_flush(step->page, nr);
 }
 
 static int split_vmemmap_prepare(struct lent_step *step)
 {
+	const unsigned long nr = 1UL << step->order;
 	struct hugetlb_loan *loan = step->loan;
-	unsigned long off, nr = 0;
+	unsigned long off, nr_memmap = 0;
 	struct page *page;
 	unsigned int order;
 	int r;
@@ -291,14 +297,18 @@ static int split_vmemmap_prepare(struct lent_step *step)
 		if (!hugetlb_vmemmap_shared_tail(order, page_zone(step->page)))
 			return -ENOMEM;
 
-	for_each_memmap(step, off, order)
-		nr += !!off;
-	r = hugetlb_vmemmap_alloc_list(nr, page_to_nid(step->page), &step->memmap);
+	/* The first one is there. */
+	for (off = memmap_distance(block_order(step, 0)); off < nr;
+	     off += memmap_distance(block_order(step, off)))
+		nr_memmap++;
+	r = hugetlb_vmemmap_alloc_list(nr_memmap, page_to_nid(step->page),
+				       &step->memmap);
 	if (r)
 		return r;
 
 	page = list_first_entry(&step->memmap, struct page, lru);
-	for_each_memmap(step, off, order) {
+	for (off = 0; off < nr; off += memmap_distance(order)) {
+		order = block_order(step, off);
 		if (!off)
 			continue;
 		fill_memmap(step, page_address(page), off, order);
@@ -319,24 +329,22 @@ static unsigned int xas_next_order(unsigned int order)
 	return rounddown(order - 1, XA_CHUNK_SHIFT);
 }
 
-#define for_each_xas_split(step, off, ord)				\
-	for ((ord) = (step)->order; (ord); (ord) = xas_next_order(ord))	\
-		for ((off) = round_down((step)->first, 1UL << (ord));	\
-		     (off) < (step)->first + (step)->nr;		\
-		     (off) += 1UL << (ord))
-
 static int split_page_cache_prepare(struct lent_step *step)
 {
 	struct xa_state *xas = &step->xas;
 	unsigned int order;
 	unsigned long off;
 
-	for_each_xas_split(step, off, order) {
-		xas_set_order(xas, step->index + off, xas_next_order(order));
-		xas_split_alloc(xas, step->page, order, GFP_KERNEL);
-		if (xas_error(xas))
-			return xas_error(xas);
-		cond_resched();
+	for (order = step->order; order; order = xas_next_order(order)) {
+		for (off = round_down(step->first, 1UL << order);
+		     off < step->first + step->nr; off += 1UL << order) {
+			xas_set_order(xas, step->index + off,
+				      xas_next_order(order));
+			xas_split_alloc(xas, step->page, order, GFP_KERNEL);
+			if (xas_error(xas))
+				return xas_error(xas);
+			cond_resched();
+		}
 	}
 
 	return 0;
@@ -349,14 +357,19 @@ static void split_page_cache(struct lent_step *step)
 	unsigned long off;
 
 	xas_lock_irq(xas);
-	for_each_xas_split(step, off, order) {
-		xas_set_order(xas, step->index + off, xas_next_order(order));
-		xas_split_strided(xas, step->page + off, order,
-				  sizeof(struct page));
+	for (order = step->order; order; order = xas_next_order(order)) {
+		for (off = round_down(step->first, 1UL << order);
+		     off < step->first + step->nr; off += 1UL << order) {
+			xas_set_order(xas, step->index + off,
+				      xas_next_order(order));
+			xas_split_strided(xas, step->page + off, order,
+					  sizeof(struct page));
+		}
 	}
 
 	/* These lie over entries that lead to the same pages. */
-	for_each_block(step, off, order) {
+	for (off = 0; off < 1UL << step->order; off += 1UL << order) {
+		order = block_order(step, off);
 		if (!order)
 			continue;
 		xas_set_order(xas, step->index + off, order);
@@ -450,17 +463,20 @@ void lent_step_cancel(struct lent_step *step)
 static void split_count(const struct lent_step *step)
 {
 	struct hugetlb_loan_parts *parts = step->loan->parts;
+	const unsigned long nr = 1UL << step->order;
 	unsigned long off;
 	unsigned int order;
 
 	parts->nr_folios[step->order]--;
-	for_each_block(step, off, order)
+	for (off = 0; off < nr; off += 1UL << order) {
+		order = block_order(step, off);
 		parts->nr_folios[order]++;
+	}
 
 	if (!lent_step_has_hvo(step))
 		return;
 	parts->nr_vmemmap--;
-	for_each_memmap(step, off, order)
+	for (off = 0; off < nr; off += memmap_distance(block_order(step, off)))
 		parts->nr_vmemmap++;
 }
 
@@ -505,10 +521,12 @@ int lent_step_split(struct lent_step *step)
 		split_page_cache(step);
 	split_count(step);
 
-	for_each_block(step, off, order)
+	for (off = 0; off < nr; off += 1UL << order) {
+		order = block_order(step, off);
 		page_ref_unfreeze(step->page + off,
 				  folio_refs(step->page + off, order,
 					     step->mapping, held));
+	}
 	return 0;
 }
 
@@ -613,8 +631,7 @@ static void merge_heads(struct hugetlb_loan *loan, struct page *head,
 		if (off) {
 			init_tail(page, head, order);
 		} else {
-			set_mask_bits(&page->flags.f, PAGEFLAGS_MASK &
-				      ~(HELD_FLAGS | INHERITED_FLAGS), BIT(PG_head));
+			set_mask_bits(&page->flags.f, OTHER_FLAGS, BIT(PG_head));
 			prep_compound_head(page, order);
 			__folio_set_lent((struct folio *)page);
 		}
@@ -628,8 +645,8 @@ static void merge_heads(struct hugetlb_loan *loan, struct page *head,
 
 /* Set the references of the folios in the first @nr pages of a block. */
 static void unfreeze_block(struct page *head, unsigned long nr,
-		     const struct address_space *mapping,
-		     const struct page *held)
+			   const struct address_space *mapping,
+			   const struct page *held)
 {
 	unsigned long off, folio_nr;
 	unsigned int order;
@@ -644,7 +661,7 @@ static void unfreeze_block(struct page *head, unsigned long nr,
 
 /* Freeze all folios of a block, or none. */
 static int freeze_block(struct page *head, unsigned int order,
-		  struct address_space *mapping, const struct page *held)
+			struct address_space *mapping, const struct page *held)
 {
 	unsigned long off;
 	int r = 0;

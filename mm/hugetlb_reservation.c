@@ -166,8 +166,8 @@ hugetlb_reservation_create(unsigned int order, unsigned long nr_huge_pages,
 	for (;;) {
 		nr_home = hugetlb_lent_pool_nr_home(h);
 		if (pool_is_short(h, nr_huge_pages)) {
-			r = hugetlb_lent_pool_wait(h, nr_home + hugetlb_lent_pool_nr_coming(h),
-					      HZ);
+			nr_home += hugetlb_lent_pool_nr_coming(h);
+			r = hugetlb_lent_pool_wait(h, nr_home, HZ);
 			if (r)
 				goto err_uncharge;
 			nr_home = hugetlb_lent_pool_nr_home(h);

@@ -316,8 +316,8 @@ struct puncher {
 	reserved_data *self;
 	int fd;
 	int error;
-	volatile bool stop;
-	volatile long nr;
+	bool stop;
+	long nr;
 };
 
 /* Punch the first page over and over. */
@@ -326,9 +326,9 @@ static void *punch(void *arg)
 	struct puncher *p = arg;
 
 	bind_to_node(0);
-	while (!p->stop && !p->error) {
-		p->error = punch_errno(p->self, p->fd, 0, 1);
-		p->nr++;
+	while (!READ_ONCE(p->stop) && !p->error) {
+		WRITE_ONCE(p->error, punch_errno(p->self, p->fd, 0, 1));
+		WRITE_ONCE(p->nr, p->nr + 1);
 	}
 	return NULL;
 }
@@ -362,15 +362,15 @@ static void race_for_page(struct __test_metadata *_metadata, reserved_data *self
 
 	/* Each round is to meet a page that was punched since the last one. */
 	for (i = 0; i < rounds && !r; i++) {
-		while (p.nr == last && !p.error)
+		while (READ_ONCE(p.nr) == last && !READ_ONCE(p.error))
 			sched_yield();
-		last = p.nr;
+		last = READ_ONCE(p.nr);
 		r = guest ? touch_errno(self, 0) :
 			    fallocate_errno(self, p.fd, 0, 1);
 	}
 	EXPECT_EQ(0, r)
 		ksft_print_msg("populating failed in round %ld\n", i);
-	p.stop = true;
+	WRITE_ONCE(p.stop, true);
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	EXPECT_EQ(0, p.error);
 
@@ -507,9 +507,9 @@ static long nr_isolated(void)
 	f = fopen("/proc/pagetypeinfo", "r");
 	TEST_ASSERT(f, "no /proc/pagetypeinfo");
 	while (fgets(line, sizeof(line), f)) {
-		if (strstr(line, "Number of blocks type"))
+		if (strstr(line, "Number of blocks type")) {
 			found = strstr(line, "Isolate");
-		else if (found && !strncmp(line, "Node", 4)) {
+		} else if (found && !strncmp(line, "Node", 4)) {
 			line[strcspn(line, "\n")] = 0;
 			for (p = line + strlen(line); p > line && p[-1] == ' '; )
 				*--p = 0;
@@ -750,7 +750,7 @@ static long touch_hugetlb(size_t page_size, char *mem, long nr_pages)
 	if (!pid) {
 		signal(SIGBUS, SIG_DFL);
 		for (i = 0; i < nr_pages; i++) {
-			*(volatile char *)(mem + i * page_size) = 1;
+			WRITE_ONCE(*(char *)(mem + i * page_size), 1);
 			if (write(pipefd[1], &i, 1) != 1)
 				_exit(1);
 		}
@@ -955,7 +955,7 @@ TEST_F_TIMEOUT(reserved, offline_lent, TIMEOUT)
 				 (now.tv_nsec - start.tv_nsec) / 1e9;
 		} while (offliner_runs(self) && waited < PATIENCE);
 		ASSERT_EQ(0, self->offliner)
-			ksft_print_msg("block %d is being taken offline as long as the page is lent\n",
+			ksft_print_msg("offlining block %d goes on while the page is lent\n",
 				       blocks[i % nr]);
 		stop_offliner(self);
 
