@@ -244,6 +244,7 @@ static struct folio *alloc_folio(struct hugetlb_reservation *resv,
 	struct hstate *h = resv->h;
 	struct folio *folio;
 	unsigned long nr_home;
+	bool out;
 	int r;
 
 	for (;;) {
@@ -254,8 +255,13 @@ static struct folio *alloc_folio(struct hugetlb_reservation *resv,
 
 		/* Those of this reservation need not wait for the work item. */
 		hugetlb_reservation_flush(resv);
-		r = wait_for_pages(h, nr_home, since,
-				   READ_ONCE(resv->spool->used_hpages) > 1);
+		/*
+		 * If a cgroup is at its limit, a page that comes home may help, and
+		 * nothing else: each attempt counts as one more event of the cgroup.
+		 */
+		out = PTR_ERR(folio) == -EAGAIN &&
+		      READ_ONCE(resv->spool->used_hpages) > 1;
+		r = wait_for_pages(h, nr_home, since, out);
 		if (r)
 			return ERR_PTR(r);
 	}
