@@ -42,6 +42,9 @@
 /* How long to wait for what is bound to happen, in jiffies */
 #define WAIT_MAX		(10 * HZ)
 
+/* How often to try what pages that come home may help, or may not */
+#define TRIES_MAX		3
+
 /* How long a page may take from the page cache to hugetlb_lent_put(), in jiffies */
 #define WAIT_PUT		(HZ / 10)
 
@@ -142,9 +145,9 @@ hugetlb_reservation_create(unsigned int order, unsigned long nr_huge_pages,
 			   void (*merged)(struct folio *folio))
 {
 	struct hstate *h = size_to_hstate(PAGE_SIZE << order);
-	const unsigned long since = jiffies;
+	unsigned long nr_pages, nr_home, coming;
 	struct hugetlb_reservation *resv;
-	unsigned long nr_pages, nr_home;
+	unsigned int tries = 0;
 	int r = -ENOMEM;
 
 	if (!h)
@@ -165,19 +168,21 @@ hugetlb_reservation_create(unsigned int order, unsigned long nr_huge_pages,
 
 	for (;;) {
 		nr_home = hugetlb_lent_pool_nr_home(h);
-		if (pool_is_short(h, nr_huge_pages)) {
-			nr_home += hugetlb_lent_pool_nr_coming(h);
-			r = hugetlb_lent_pool_wait(h, nr_home, HZ);
+		coming = hugetlb_lent_pool_nr_coming(h);
+		if (coming && pool_is_short(h, nr_huge_pages)) {
+			r = hugetlb_lent_pool_wait(h, nr_home + coming, WAIT_MAX);
 			if (r)
 				goto err_uncharge;
-			nr_home = hugetlb_lent_pool_nr_home(h);
 		}
 
 		resv->spool = hugepage_new_lending_subpool(h, nr_huge_pages);
 		if (resv->spool)
 			break;
-		r = wait_for_pages(h, nr_home, since, false);
-		if (r)
+
+		/* Pages that other borrowers go on returning stay reserved for them. */
+		r = fatal_signal_pending(current) ? -EINTR : -ENOMEM;
+		if (r == -EINTR || ++tries == TRIES_MAX ||
+		    (!coming && hugetlb_lent_pool_nr_home(h) == nr_home))
 			goto err_uncharge;
 	}
 
@@ -243,8 +248,9 @@ static struct folio *alloc_folio(struct hugetlb_reservation *resv,
 	const unsigned long since = jiffies;
 	struct hstate *h = resv->h;
 	struct folio *folio;
+	unsigned int tries = 0;
 	unsigned long nr_home;
-	bool out;
+	bool limited, out;
 	int r;
 
 	for (;;) {
@@ -255,12 +261,11 @@ static struct folio *alloc_folio(struct hugetlb_reservation *resv,
 
 		/* Those of this reservation need not wait for the work item. */
 		hugetlb_reservation_flush(resv);
-		/*
-		 * If a cgroup is at its limit, a page that comes home may help, and
-		 * nothing else: each attempt counts as one more event of the cgroup.
-		 */
-		out = PTR_ERR(folio) == -EAGAIN &&
-		      READ_ONCE(resv->spool->used_hpages) > 1;
+		/* If a cgroup is at its limit, each attempt is one more of its events. */
+		limited = PTR_ERR(folio) != -EAGAIN;
+		if (limited && ++tries == TRIES_MAX)
+			return ERR_PTR(-ENOMEM);
+		out = !limited && READ_ONCE(resv->spool->used_hpages) > 1;
 		r = wait_for_pages(h, nr_home, since, out);
 		if (r)
 			return ERR_PTR(r);
