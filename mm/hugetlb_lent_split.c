@@ -424,9 +424,10 @@ EXPORT_SYMBOL_FOR_MODULES(hugetlb_lent_merge,
  *
  * The block is merged if it stays in the page cache, and the huge page is left alone
  * for a while: a second at first, see "Splitting and merging".  It is forgotten
- * when a part of it is split.  Then merged() of the reservation is called with the
- * merged folio, or with folios in the block that are merged already: in the page
- * cache, with a folio of that locked, and its invalidate lock held for writing.
+ * when a part of it is split.  When it is merged, merged() of the reservation is
+ * called with the folio; when only a part of it could be, with each folio of
+ * PMD_ORDER or more in it.  These are in the page cache, with the first folio of the
+ * block locked, and the invalidate lock held for writing.
  *
  * Context: any that may take a spinlock.  The caller keeps the folio from being
  *          split, merged and truncated.
