@@ -1261,7 +1261,7 @@ TEST_F_TIMEOUT(lend, held, TIMEOUT)
  * The device takes nothing for granted.
  */
 
-TEST_F(lend, bad_arguments)
+TEST_F_TIMEOUT(lend, bad_arguments, TIMEOUT)
 {
 	static const unsigned long cmds[] = {
 		TEST_LEND_POPULATE, TEST_LEND_SPLIT, TEST_LEND_MERGE, TEST_LEND_MERGE_LATER,
