@@ -96,7 +96,8 @@ EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_pool_order);
  * @out: a page of the reservation is allocated, and may have left the page cache.
  * Returns 0 to try again, -ENOMEM if that is no use, or -EINTR.
  */
-static int wait_for_pages(struct hstate *h, unsigned long nr_home, unsigned long since, bool out)
+static int wait_for_pages(struct hstate *h, unsigned long nr_home,
+			  unsigned long since, bool out)
 {
 	if (fatal_signal_pending(current))
 		return -EINTR;
