@@ -51,7 +51,7 @@ tree: deps	## make or update build/linux, a git tree with one commit per patch
 refresh:	## write the commits of build/linux back to patches/ and the new files
 	@scripts/series refresh
 
-series: tree	## write build/series/*.patch for git am, with a cover letter
+series: tree	## write build/series/*.patch for git am, with a cover letter, without the demo
 	@scripts/series mail
 
 .PHONY: kernel kernel-alloc kernel-debug initramfs selftests

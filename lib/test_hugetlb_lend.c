@@ -123,7 +123,8 @@ static bool range_ok(u64 index, u64 nr, u64 size)
  * The page cache
  */
 
-static void lend_free_folio(struct folio *folio)
+static void lend_free_folio(const struct address_space *mapping,
+			    struct folio *folio)
 {
 	if (hugetlb_lent_exposed(folio))
 		hugetlb_lent_hide(folio);

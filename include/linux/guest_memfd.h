@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /*
- * Allocators of guest_memfd memory.
+ * Allocators of guest_memfd memory, for modules that bring one.
  *
  * guest_memfd owns the file: its inode, page cache, faults, bindings to
  * memslots.  Where the pages come from, how large they are and what is promised
@@ -18,15 +18,12 @@
  *
  * allocate() returns a folio with one reference.  Without a free() hook
  * guest_memfd drops it as soon as the page cache has its own, and the last
- * folio_put(), whoever calls it, gives the folio back: right for folios whose
- * type has its own way home, as those of the page allocator and of HugeTLB.
+ * folio_put(), whichever task calls it, gives the folio back: right for folios
+ * whose type has its own way home, as those of the page allocator and of HugeTLB.
  * With a free() hook guest_memfd keeps the reference while the file has the
  * folio, and hands it to free(): right for memory that the last folio_put()
  * must not get hold of.  Others may still have references then; once the
  * allocator has the only one, the folio is its own again.
- *
- * Hooks are called in process context, may sleep and allocate, and may be called
- * for several files, and for several indices of one file, at a time.
  */
 #ifndef _LINUX_GUEST_MEMFD_H
 #define _LINUX_GUEST_MEMFD_H
@@ -41,9 +38,9 @@ struct module;
 /**
  * struct guest_memfd_stats - what an allocator has set aside for a file
  * @reserved: folios promised to the file and not allocated
- * @allocated: folios of the file that are allocated.  More than the file has:
- *             some are being cleared, or are out of the file and still in use
- *             by somebody.
+ * @allocated: folios of the file that are allocated.  If that is more than the
+ *             file has, some are being cleared, or have left the file and are
+ *             still in use.
  */
 struct guest_memfd_stats {
 	unsigned long reserved;
@@ -73,8 +70,6 @@ struct guest_memfd_stats {
  * @accounted: allocate() has charged the folios to the cgroups and counts them
  *             somewhere; they add nothing to NR_FILE_PAGES and are not on an LRU
  *             list.  Otherwise they are charged and counted as page cache.
- *             Memory failure marks a page that is not on an LRU list, and does
- *             no more: it is not unmapped before the next fault.
  * @orders: the page sizes on offer on this host, a bitmap with bit n for order
  *          n.  May change as long as the host boots.
  * @order: the page order of a file that is created with these flags, or an error
@@ -87,36 +82,39 @@ struct guest_memfd_stats {
  *           Optional; without it, the handle is NULL and allocate() may fail at
  *           any time.
  * @unreserve: the file is gone, and no hook will be called for @handle again.
- *             Somebody may still have references to folios that free() was
- *             called for; nothing pins the module for their sake, so that what
- *             cannot be left to the last folio_put() has to be waited for
- *             before the module goes.  Cannot fail.  With @reserve, not
- *             without.
+ *             Folios that free() was called for may still be in use.  Nothing
+ *             pins the module for their sake: what cannot be left to the last
+ *             folio_put() has to be waited for before the module goes.  Cannot
+ *             fail.  With @reserve, not without.
  * @allocate: the folio for @index, which is in pages, of the file's order, with
  *            one reference, not in any page cache, cleared and uptodate;
- *            guest_memfd_clear() helps.  @mpol is the policy that mbind() set,
- *            or NULL where the policy of the current task decides; @ilx is its
- *            index for interleaving, in units of the file's page size.
- *            Called for one index of a file at a time and with no lock held
- *            that another index needs, so it may take long.  Never for more
- *            folios than are reserved: one that has left the file doesn't count
- *            once free() has returned or, without free(), guest_memfd has put
- *            it.  Returns an ERR_PTR on failure, with nothing changed:
+ *            guest_memfd_clear() helps.  The folio is physically contiguous and
+ *            naturally aligned, and stays where it is.  @mpol is the policy that
+ *            mbind() set, or NULL where the policy of the current task decides;
+ *            @ilx is its index for interleaving, in units of the file's page
+ *            size.  May take long.  With @reserve, called for one index of a
+ *            file at a time, and never for more folios than are reserved: one
+ *            that has left the file counts no more once free() has returned or,
+ *            without free(), guest_memfd has put it.
+ *            Returns an ERR_PTR on failure, with nothing changed:
  *            -ENOMEM, there is no memory.  With a reservation only for what that
  *            does not cover: the nodes that the policy and the task's cpuset
  *            allow, or a cgroup, have no more; the host's access is SIGBUS then.
  *            -EAGAIN, the page that it takes has left this file but is still in
- *            use: guest_memfd asks again in a moment, as often as it takes.
+ *            use: guest_memfd asks again in a moment.
  *            -EINTR, a fatal signal is pending.
  * @free: @folio has left the file, or did not get into it; the caller's
  *        reference is the allocator's now.  Cannot fail.  The mapping's
  *        invalidate lock may be held, for writing.  A page of it may have
  *        failed (folio_contain_hwpoisoned_page()) and must not be used again.
  *        Optional, see above.
- * @flush: folios have left the file; if somebody else could have them already,
- *         and it has been left for later to see to that, do it now.  May sleep,
- *         cannot fail.  Not called before unreserve().  Optional.
+ * @flush: folios have left the file; if they could go back to their source, and
+ *         that has been left for later, do it now.  May sleep, cannot fail.  Not
+ *         called before unreserve().  Optional.
  * @stats: fill in what @handle stands for.  Optional.
+ *
+ * Hooks are called in process context, may sleep and allocate, and may be called
+ * for several files, and for several indices of one file, at a time.
  */
 struct guest_memfd_allocator_ops {
 	struct module *owner;

@@ -129,7 +129,8 @@ struct lend_test {
 };
 
 /* The last reference of the page cache takes the page to where nothing maps it. */
-static void lend_free_folio(struct folio *folio)
+static void lend_free_folio(const struct address_space *mapping,
+			    struct folio *folio)
 {
 	hugetlb_lent_hide(folio);
 }

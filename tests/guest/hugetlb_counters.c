@@ -653,6 +653,20 @@ static void shrink_reserved(void)
 	step("given up", -start.nr, -start.nr, 0, 0);
 }
 
+static void shrink_node_reserved(void)
+{
+	int node = nr_nodes - 1;
+	long gone = get(h, node, "nr_hugepages") - 1, reserved = start.free - gone;
+	char *p = map(reserved);
+
+	is(set(h, node, "nr_hugepages", 0), 0, "empty a node");
+	step("but for what is reserved", -gone, -gone, reserved, 1);
+	node_is(node, "nr_hugepages", 1, "reserved");
+	unmap(p, reserved);
+	step("given up", -gone - 1, -gone - 1, 0, 0);
+	node_is(node, "nr_hugepages", 0, "given up");
+}
+
 static void shrink_in_use(void)
 {
 	long used = cheap() ? 3 : 1, i;
@@ -760,6 +774,35 @@ static void demote_reserved(void)
 	is(write_file(pool_path(h, -1, "demote_size"), "4k"), EINVAL, "to a size that is none");
 	unmap(p, all);
 	step("given up", 0, 0, 0, 0);
+}
+
+/* A node has fewer free pages than are reserved in the pool */
+static void demote_node_reserved(void)
+{
+	long small = small_nr(), all;
+	char *p = hog(&all);
+	int node;
+
+	for (node = 0; node < nr_nodes; node++) {
+		is(set(h, node, "demote", 1), 0, "demote");
+		step("none of the node to demote", 0, 0, all, 0);
+	}
+	is(small_nr(), small, "2M pages");
+	unmap(p, all);
+	step("given up", 0, 0, 0, 0);
+}
+
+static void demote_too_many(void)
+{
+	long small = small_nr(), reserved = start.free - 1;
+	char *p = map(reserved);
+
+	is(set(h, -1, "demote", start.nr), 0, "demote");
+	step("the one that is not reserved", -1, -1, reserved, 0);
+	is(small_nr(), small + 512, "2M pages");
+	unmap(p, reserved);
+	is(set(&sizes[0], -1, "nr_hugepages", 0), 0, "shrink");
+	step("no small ones", -1, -1, 0, 0);
 }
 
 /* struct pages that are freed with the pages of a pool and come back */
@@ -1582,6 +1625,7 @@ static const struct scenario {
 	{ "resize_refused", resize_refused, 0 },
 	{ "vmemmap", vmemmap, RESIZES | ONLY_2M },
 	{ "shrink_reserved", shrink_reserved, RESIZES },
+	{ "shrink_node_reserved", shrink_node_reserved, NUMA | RESIZES },
 	{ "shrink_in_use", shrink_in_use, RESIZES },
 	{ "overcommit", overcommit, RESIZES },
 	{ "demote", demote, RESIZES | ONLY_1G },
@@ -1615,6 +1659,8 @@ static const struct scenario {
 	{ "cgroup_usage", cgroup_usage, CGROUPS },
 	{ "cgroup_exit", cgroup_exit, CGROUPS | ONLY_2M },
 	{ "cgroup_rmdir", cgroup_rmdir, CGROUPS | ONLY_2M },
+	{ "demote_node_reserved", demote_node_reserved, NUMA | RESIZES | ONLY_1G },
+	{ "demote_too_many", demote_too_many, NUMA | RESIZES | ONLY_1G },
 	{ "min_floor", min_floor, ONLY_2M },
 	{ "min_surplus", min_surplus, ONLY_2M | RESIZES },
 };

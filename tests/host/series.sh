@@ -288,6 +288,26 @@ check "git am gives the tree" series verify
 sed -i 's/third(10)/fourth(10)/' "$repo"/build/series/0002-*
 refused "git am of other patches does not" "gives another tree than build/linux: mm/b.c" series verify
 
+# What stays here: no mail has it
+mkdir -p "$linux/tools/kvm/gmem_vmm"
+echo "int demo;" >"$linux/tools/kvm/gmem_vmm/a.c"
+commit "tools/kvm: A demo" tools/kvm/gmem_vmm/a.c
+edit mm/a.c 8 '	after(8);'
+commit "mm/a: After the demo"
+left_out() { series mail 2>&1 | grep -F "5 patches and a cover letter; 1 commit of tools/kvm/gmem_vmm/ left out"; }
+check "make series with a demo leaves it out" left_out
+check "of every patch" test -z "$(grep -rl gmem_vmm "$repo/build/series")" -a -e "$repo/build/series/0005-mm-a-After-the-demo.patch"
+check "git am gives the tree without it" series verify
+check "no branch is left behind" same <(g branch --format='%(refname:short)') guest_memfd
+check "refresh with the demo" series refresh
+check "the repository has it" same "$repo/tools/kvm/gmem_vmm/a.c" "int demo;"
+edit mm/b.c 5 '	mixed(5);'
+echo "int mixed;" >"$linux/tools/kvm/gmem_vmm/b.c"
+commit "mm/b: With the demo" tools/kvm/gmem_vmm/b.c
+refused "make series with a commit of both kinds" "tools/kvm/gmem_vmm/b.c is not mailed, mm/b.c is" series mail
+reset
+check "the series without the demo" series refresh
+
 # ----------------------------------------------------------- a patch that moves
 # functions NAME...: of six lines each
 functions() {

@@ -1,20 +1,63 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The allocators of guest_memfd memory: which there are, and which one a file
- * gets.
+ * The allocators of guest_memfd memory: which there are, which one a file gets,
+ * and the default one, single pages from the page allocator.
  *
  * KVM registers its own when it's loaded; modules can bring others.  A file pins
  * the module of its allocator.
  */
 #include <linux/bitops.h>
 #include <linux/cleanup.h>
-#include <linux/guest_memfd.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/pagemap.h>
 #include <linux/xarray.h>
 
 #include "guest_memfd.h"
+
+static unsigned long gmem_buddy_orders(void)
+{
+	return BIT(0);
+}
+
+static int gmem_buddy_order(u64 flags)
+{
+	return 0;
+}
+
+static struct folio *gmem_buddy_allocate(void *handle, pgoff_t index,
+					 struct mempolicy *mpol, pgoff_t ilx)
+{
+	struct folio *folio;
+
+	folio = filemap_alloc_folio(GFP_HIGHUSER | __GFP_ZERO, 0, mpol);
+	if (!folio)
+		return ERR_PTR(-ENOMEM);
+
+	__folio_mark_uptodate(folio);
+	return folio;
+}
+
+/*
+ * Nothing is reserved.  The pages are ordinary page cache: charged to the memory
+ * cgroup of the task that allocates them and on the unevictable LRU.
+ */
+static const struct guest_memfd_allocator_ops kvm_gmem_buddy_ops = {
+	.owner		= THIS_MODULE,
+	.name		= "buddy",
+	.can_mmap	= true,
+	.orders		= gmem_buddy_orders,
+	.order		= gmem_buddy_order,
+	.allocate	= gmem_buddy_allocate,
+};
+
+static const struct guest_memfd_allocator_ops * const kvm_gmem_own_allocators[] = {
+	&kvm_gmem_buddy_ops,
+#ifdef CONFIG_KVM_GUEST_MEMFD_HUGETLB
+	&kvm_gmem_hugetlb_ops,
+#endif
+};
 
 /* By the number of the flag's bit, plus 1; the allocator without a flag is 0. */
 static DEFINE_XARRAY(kvm_gmem_allocators);
@@ -87,6 +130,40 @@ void guest_memfd_unregister_allocator(const struct guest_memfd_allocator_ops *op
 				(void *)ops, NULL, GFP_KERNEL) != ops);
 }
 EXPORT_SYMBOL_GPL(guest_memfd_unregister_allocator);
+
+/**
+ * kvm_gmem_unregister_allocators - take KVM's own allocators away
+ *
+ * Context: process context, may sleep.
+ */
+void kvm_gmem_unregister_allocators(void)
+{
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(kvm_gmem_own_allocators); i++)
+		guest_memfd_unregister_allocator(kvm_gmem_own_allocators[i]);
+}
+
+/**
+ * kvm_gmem_register_allocators - offer KVM's own allocators
+ *
+ * Context: process context, may sleep.
+ * Return: 0, or an error of guest_memfd_register_allocator().
+ */
+int kvm_gmem_register_allocators(void)
+{
+	int i, r;
+
+	for (i = 0; i < ARRAY_SIZE(kvm_gmem_own_allocators); i++) {
+		r = guest_memfd_register_allocator(kvm_gmem_own_allocators[i]);
+		if (r) {
+			while (i--)
+				guest_memfd_unregister_allocator(kvm_gmem_own_allocators[i]);
+			return r;
+		}
+	}
+	return 0;
+}
 
 /**
  * kvm_gmem_get_allocator - find the allocator for a new file

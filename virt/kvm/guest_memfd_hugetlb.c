@@ -11,7 +11,6 @@
  * of one can be given to the host while the rest is the guest's: only files whose
  * memory the host never touches use this allocator.
  */
-#include <linux/guest_memfd.h>
 #include <linux/hugetlb_reservation.h>
 #include <linux/kvm.h>
 #include <linux/mm.h>

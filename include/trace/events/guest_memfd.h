@@ -5,7 +5,6 @@
 #if !defined(_TRACE_GUEST_MEMFD_H) || defined(TRACE_HEADER_MULTI_READ)
 #define _TRACE_GUEST_MEMFD_H
 
-#include <linux/guest_memfd.h>
 #include <linux/mm.h>
 #include <linux/tracepoint.h>
 

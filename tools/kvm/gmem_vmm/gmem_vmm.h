@@ -30,6 +30,8 @@ struct vm {
 	unsigned long type;
 	size_t run_size;
 	char *low;		/* the ordinary slot, as the host sees it */
+	void *gmem;		/* what KVM has for the other one */
+	size_t gmem_size;
 	int nr_vcpus;
 	struct vcpu vcpu[MAX_VCPUS];
 };
@@ -38,7 +40,9 @@ void vm_create(struct vm *vm, unsigned long type, int nr_vcpus);
 __u64 vm_gmem_flags(const struct vm *vm, __u64 page_size);
 void vm_create_gmem(struct vm *vm, __u64 size, __u64 page_size);
 void vm_bind_gmem(struct vm *vm, __u64 gpa, __u64 size, __u64 offset);
+void vm_set_private(struct vm *vm, __u64 gpa, __u64 size, bool private);
 void vm_run_vcpu(struct vm *vm, int n, void (*progress)(unsigned int mib));
+int vm_try_vcpu(struct vm *vm, int n);
 void vm_destroy(struct vm *vm);
 
 /* stats.c */
@@ -78,6 +82,7 @@ struct run {
 	__s64 free_memory_used_mib, page_tables_kib;
 	__u64 faults, pages_1g, pages_2m, pages_4k;
 	__u64 words, checksum;
+	__u64 reach_tried, reach_done;		/* the guest, the VMM's memory */
 	__u64 create_ms, touch_ms, close_ms;
 	__u64 touch_cycles, verify_cycles;	/* per word */
 	struct mapping *mappings;

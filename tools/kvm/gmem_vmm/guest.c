@@ -5,6 +5,7 @@
  * The Makefile makes its text a section of its own in the VMM, which the VMM
  * copies to CODE_GPA: it may use no data and nothing else of the program.
  */
+#include <asm/kvm_para.h>
 #include "guest.h"
 
 #define PROGRESS_STEP	(128ULL << 20)
@@ -20,6 +21,12 @@ static __u64 rdtsc(void)
 
 	asm volatile("rdtsc" : "=a" (lo), "=d" (hi) : : "memory");
 	return (__u64)hi << 32 | lo;
+}
+
+static void wrmsr(__u32 msr, __u64 value)
+{
+	asm volatile("wrmsr" : : "c" (msr), "a" ((__u32)value),
+		     "d" ((__u32)(value >> 32)) : "memory");
 }
 
 /* Never zero, and different for every word below 512G. */
@@ -57,7 +64,10 @@ static void do_job(struct guest_job *job)
 void guest_main(struct guest_job *job)
 {
 	for (;;) {
-		do_job(job);
+		if (job->op == GUEST_CLOCK)
+			wrmsr(MSR_KVM_WALL_CLOCK_NEW, job->gpa);
+		else
+			do_job(job);
 		out32(PORT_DONE, 0);
 	}
 }

@@ -36,6 +36,7 @@
 enum guest_op {
 	GUEST_WRITE,	/* expect zero, write a pattern */
 	GUEST_VERIFY,	/* expect the pattern */
+	GUEST_CLOCK,	/* have KVM write the wall clock to gpa */
 };
 
 struct guest_job {

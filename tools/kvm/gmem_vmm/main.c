@@ -13,10 +13,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <sys/mman.h>
 
 #include "gmem_vmm.h"
 
 #define MAX_RUNS	4
+
+/* Where the guest gets if the slot's memory is what this program has from 0 on. */
+#define BAIT		0x10000ULL
+#define BAIT_WORDS	(SZ_4K / sizeof(__u64))
+#define BAIT_VALUE	0x7469616200000000ULL
 
 static struct options opt = {
 	.size = 2 * SZ_1G,
@@ -143,6 +149,61 @@ static __u64 do_phase(struct vm *vm, enum guest_op op, __u64 size,
 	return now_ms() - phase.start_ms;
 }
 
+/* Has the guest changed the bait?  Puts it back for the next try. */
+static bool bait_taken(void)
+{
+	__u64 *bait = (__u64 *)BAIT;
+	bool taken = false;
+	size_t i;
+
+	for (i = 0; i < BAIT_WORDS; i++) {
+		taken |= bait[i] != BAIT_VALUE;
+		bait[i] = BAIT_VALUE;
+	}
+	return taken;
+}
+
+static void put_bait(void)
+{
+	void *bait = mmap((void *)BAIT, SZ_4K, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	if (bait != (void *)BAIT)
+		die("mmap at %#llx: %m", BAIT);
+	bait_taken();
+}
+
+/*
+ * Has the guest try to write to this program's memory, in the ways in which KVM
+ * uses userspace_addr: KVM writes the time to an address of the guest's choice,
+ * and a shared page is what is mapped there.
+ */
+static void reach_for_vmm(struct vm *vm, struct run *run)
+{
+	struct guest_job *job = vm->vcpu[0].job;
+
+	if (run->size < BAIT + SZ_4K)
+		return;
+
+	*job = (struct guest_job){ .op = GUEST_CLOCK, .gpa = PRIVATE_GPA + BAIT };
+	vm_run_vcpu(vm, 0, show_progress);
+	run->reach_tried++;
+	run->reach_done += bait_taken();
+	if (vm->type == KVM_X86_DEFAULT_VM)
+		return;
+
+	vm_set_private(vm, PRIVATE_GPA + BAIT, SZ_4K, false);
+	*job = (struct guest_job){
+		.op = GUEST_WRITE,
+		.gpa = PRIVATE_GPA + BAIT,
+		.size = sizeof(__u64),
+		.stride = sizeof(__u64),
+	};
+	vm_try_vcpu(vm, 0);
+	run->reach_tried++;
+	run->reach_done += bait_taken();
+}
+
 static void do_run(struct run *run)
 {
 	__u64 faults, pages_4k, pages_2m, page_tables, start;
@@ -192,6 +253,8 @@ static void do_run(struct run *run)
 	run->page_tables_kib = meminfo_kib("SecPageTables") - page_tables;
 	if (opt.trace)
 		run->nr_mappings = trace_stop(&run->mappings);
+
+	reach_for_vmm(&vm, run);
 
 	printf(", close");
 	start = now_ms();
@@ -316,6 +379,7 @@ int main(int argc, char **argv)
 
 	setbuf(stdout, NULL);
 	nr_runs = parse_page_sizes(page_sizes, runs);
+	put_bait();
 	printf("Memory from guest_memfd, %s VM, %d vCPU%s\n",
 	       opt.vm_type == KVM_X86_DEFAULT_VM ? "default" : "software-protected",
 	       opt.nr_vcpus, opt.nr_vcpus > 1 ? "s" : "");
@@ -325,5 +389,8 @@ int main(int argc, char **argv)
 	print_table(runs, nr_runs);
 	if (opt.json)
 		write_json(opt.json, &opt, runs, nr_runs);
+	for (i = 0; i < nr_runs; i++)
+		if (runs[i].reach_done)
+			die("the guest has written to this program's memory");
 	return 0;
 }

@@ -31,6 +31,8 @@ static const struct figure {
 	FIGURE(pages_4k, "            4K", NUMBER),
 	FIGURE(words, "Words written and verified", NUMBER),
 	FIGURE(checksum, "Checksum", HEX),
+	FIGURE(reach_tried, "Guest's tries to write to the VMM", NUMBER),
+	FIGURE(reach_done, "  of these, successful", NUMBER),
 	{ .label = "For information, on this machine" },
 	FIGURE(create_ms, "  create and bind, ms", NUMBER),
 	FIGURE(touch_ms, "  first touch of all, ms", NUMBER),

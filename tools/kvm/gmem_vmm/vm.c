@@ -210,6 +210,38 @@ void vm_create_gmem(struct vm *vm, __u64 size, __u64 page_size)
 	die("KVM_CREATE_GUEST_MEMFD, size %#llx, flags %#llx: %m", args.size, args.flags);
 }
 
+/*
+ * KVM takes userspace_addr, and not the file, where it reads or writes guest
+ * memory itself, to write the time for example.  The field never means "none":
+ * with 0 a guest writes to what this program has from address 0 on.  Map the same
+ * range of the file.  Where that cannot be mapped, keep the addresses and let
+ * nobody have memory there.
+ */
+static void map_gmem(struct vm *vm, __u64 size, __u64 offset)
+{
+	if (vm_gmem_flags(vm, SZ_4K) & GUEST_MEMFD_FLAG_MMAP)
+		vm->gmem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
+				vm->gmem_fd, offset);
+	else
+		vm->gmem = mmap(NULL, size, PROT_NONE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (vm->gmem == MAP_FAILED)
+		die("mmap of %llu bytes for userspace_addr: %m", size);
+	vm->gmem_size = size;
+}
+
+void vm_set_private(struct vm *vm, __u64 gpa, __u64 size, bool private)
+{
+	struct kvm_memory_attributes attributes = {
+		.address = gpa,
+		.size = size,
+		.attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+	};
+
+	if (ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &attributes))
+		die("KVM_SET_MEMORY_ATTRIBUTES: %m");
+}
+
 void vm_bind_gmem(struct vm *vm, __u64 gpa, __u64 size, __u64 offset)
 {
 	struct kvm_userspace_memory_region2 slot = {
@@ -220,17 +252,24 @@ void vm_bind_gmem(struct vm *vm, __u64 gpa, __u64 size, __u64 offset)
 		.guest_memfd = vm->gmem_fd,
 		.guest_memfd_offset = offset,
 	};
-	struct kvm_memory_attributes attributes = {
-		.address = gpa,
-		.size = size,
-		.attributes = KVM_MEMORY_ATTRIBUTE_PRIVATE,
-	};
 
+	map_gmem(vm, size, offset);
+	slot.userspace_addr = (__u64)vm->gmem;
 	set_slot(vm, &slot);
-	if (vm->type == KVM_X86_DEFAULT_VM)
-		return;
-	if (ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &attributes))
-		die("KVM_SET_MEMORY_ATTRIBUTES: %m");
+	if (vm->type != KVM_X86_DEFAULT_VM)
+		vm_set_private(vm, gpa, size, true);
+}
+
+static int kvm_run(struct vcpu *vcpu)
+{
+	int r;
+
+	do {
+		r = ioctl(vcpu->fd, KVM_RUN, NULL) ? errno : 0;
+		/* EAGAIN: a page that is punched out is still in use by a task. */
+	} while (r == EINTR || (r == EAGAIN &&
+				vcpu->run->exit_reason == KVM_EXIT_MEMORY_FAULT));
+	return r;
 }
 
 /* Runs vCPU n until its job is done. */
@@ -242,14 +281,12 @@ void vm_run_vcpu(struct vm *vm, int n, void (*progress)(unsigned int mib))
 	for (;;) {
 		__u32 *data;
 
-		if (ioctl(vcpu->fd, KVM_RUN, NULL)) {
-			if (errno == EINTR)
-				continue;
-			if (run->exit_reason == KVM_EXIT_MEMORY_FAULT)
-				die("KVM_RUN: %m: memory fault at %#llx, flags %#llx",
-				    run->memory_fault.gpa, run->memory_fault.flags);
+		errno = kvm_run(vcpu);
+		if (errno && run->exit_reason == KVM_EXIT_MEMORY_FAULT)
+			die("KVM_RUN: %m: memory fault at %#llx, flags %#llx",
+			    run->memory_fault.gpa, run->memory_fault.flags);
+		if (errno)
 			die("KVM_RUN: %m");
-		}
 		if (run->exit_reason != KVM_EXIT_IO)
 			die("vCPU %d: unexpected exit %u%s", n, run->exit_reason,
 			    run->exit_reason == KVM_EXIT_SHUTDOWN ?
@@ -261,7 +298,16 @@ void vm_run_vcpu(struct vm *vm, int n, void (*progress)(unsigned int mib))
 	}
 }
 
-/* Every one of these holds the VM, and with it the memory of the file. */
+/* Runs vCPU n up to its next exit.  Returns 0, or the errno of KVM_RUN. */
+int vm_try_vcpu(struct vm *vm, int n)
+{
+	return kvm_run(&vm->vcpu[n]);
+}
+
+/*
+ * The memory of the file goes with its descriptor and mapping, the VM with these
+ * and all the others.
+ */
 void vm_destroy(struct vm *vm)
 {
 	int i;
@@ -274,5 +320,6 @@ void vm_destroy(struct vm *vm)
 	close(vm->stats_fd);
 	close(vm->fd);
 	close(vm->gmem_fd);
+	munmap(vm->gmem, vm->gmem_size);
 	munmap(vm->low, LOW_SIZE);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Who holds the memory of a guest_memfd file and for how long, and what becomes
- * of it when populating is interrupted, killed, raced for or runs into errors.
+ * Tests of what holds the memory of a guest_memfd file and for how long, and of
+ * what becomes of it when populating is interrupted, killed, raced for or fails.
  *
  * The counters of the HugeTLB pool, global and per node, must be exact at each
  * step.  Pages of 4K have no pool: there the number of pages in the page cache
@@ -25,30 +25,21 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/falloc.h>
 #include <linux/sizes.h>
 
+#include "guest_memfd_util.h"
 #include "kvm_util.h"
 #include "kvm_test_harness.h"
-#include "guest_visitor.h"
-#include "hugetlb_pool.h"
-#include "processor.h"
 #include "test_util.h"
-#include "ucall_common.h"
 
-#define TEST_SLOT	10
-#define NR_VCPUS	2
 #define NR_CHILDREN	4
 /* Seconds.  A debug kernel on an emulated CPU takes its time. */
 #define TIMEOUT		1200
-#define TRACING		"/sys/kernel/tracing"
-#define TRACE		TRACING "/instances/guest_memfd_lifetime_test"
 #define DEBUGFS		"/sys/kernel/debug"
 
 struct child {
@@ -59,21 +50,11 @@ struct child {
 
 FIXTURE(life)
 {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu[NR_VCPUS];
+	struct gmem g;
 	struct child child[NR_CHILDREN];
-	struct pool_count before;
-	struct pool_count last;	/* when pages were last counted */
-	long last_allocated;
 	long file_pages;	/* of the whole system, before */
-	size_t page_size;	/* of the file, in bytes */
-	long avail;		/* huge pages that nobody has a claim to */
-	u64 flags;
-	bool private;
-	bool tracing;
+	const char *trace;
 	bool injecting;
-	bool guest_mapped;	/* by the guest's own page tables */
-	void *hva;
 };
 
 #define life_data FIXTURE_DATA(life)
@@ -87,54 +68,40 @@ FIXTURE_VARIANT(life)
 	long nr_large;		/* pages of a file that takes long to populate */
 };
 
-/* Pages of 1G are reserved only: each takes seconds to clear. */
+/* Pages of 1G are reserved only, by most tests: each takes seconds to clear. */
 FIXTURE_VARIANT_ADD(life, sw_protected_4k)
 {
-	.page_shift = 12,
-	.vm_type = KVM_X86_SW_PROTECTED_VM,
-	.nr = 2048,
-	.nr_populated = 1536,
-	.nr_large = 8192,
+	.page_shift = 12, .vm_type = KVM_X86_SW_PROTECTED_VM,
+	.nr = 2048, .nr_populated = 1536, .nr_large = 8192,
 };
 
 FIXTURE_VARIANT_ADD(life, sw_protected_2m)
 {
-	.page_shift = 21,
-	.vm_type = KVM_X86_SW_PROTECTED_VM,
-	.nr = 4,
-	.nr_populated = 3,
-	.nr_large = 24,
+	.page_shift = 21, .vm_type = KVM_X86_SW_PROTECTED_VM,
+	.nr = 4, .nr_populated = 3, .nr_large = 24,
 };
 
 FIXTURE_VARIANT_ADD(life, sw_protected_1g)
 {
-	.page_shift = 30,
-	.vm_type = KVM_X86_SW_PROTECTED_VM,
+	.page_shift = 30, .vm_type = KVM_X86_SW_PROTECTED_VM,
 	.nr = 1,
 };
 
 FIXTURE_VARIANT_ADD(life, default_4k)
 {
-	.page_shift = 12,
-	.vm_type = KVM_X86_DEFAULT_VM,
-	.nr = 2048,
-	.nr_populated = 1536,
-	.nr_large = 8192,
+	.page_shift = 12, .vm_type = KVM_X86_DEFAULT_VM,
+	.nr = 2048, .nr_populated = 1536, .nr_large = 8192,
 };
 
 FIXTURE_VARIANT_ADD(life, default_2m)
 {
-	.page_shift = 21,
-	.vm_type = KVM_X86_DEFAULT_VM,
-	.nr = 4,
-	.nr_populated = 3,
-	.nr_large = 24,
+	.page_shift = 21, .vm_type = KVM_X86_DEFAULT_VM,
+	.nr = 4, .nr_populated = 3, .nr_large = 24,
 };
 
 FIXTURE_VARIANT_ADD(life, default_1g)
 {
-	.page_shift = 30,
-	.vm_type = KVM_X86_DEFAULT_VM,
+	.page_shift = 30, .vm_type = KVM_X86_DEFAULT_VM,
 	.nr = 1,
 };
 
@@ -190,108 +157,47 @@ static int nr_vms(void)
 		EXPECT_EQ(want, __nr);					\
 } while (0)
 
-static bool pool_is(life_data *self, const struct pool_count *now,
-		    long allocated, long reserved)
-{
-	const struct pool_count *before = &self->before;
-	long taken = 0;
-	int i;
-
-	if (now->nr != before->nr || now->surplus != before->surplus ||
-	    now->free != before->free - allocated ||
-	    now->resv != before->resv + reserved)
-		return false;
-
-	for (i = 0; i < MAX_NODES; i++) {
-		if (now->node[i].nr != before->node[i].nr ||
-		    now->node[i].surplus != before->node[i].surplus)
-			return false;
-		taken += before->node[i].free - now->node[i].free;
-		if (!allocated && now->node[i].free != before->node[i].free)
-			return false;
-		/* Handing a file over does not move its pages. */
-		if (allocated == self->last_allocated &&
-		    now->node[i].free != self->last.node[i].free)
-			return false;
-	}
-	return taken == allocated;
-}
-
 /* That many pages are allocated, and as many more are reserved. */
-static void __expect_held(struct __test_metadata *_metadata, life_data *self,
-			  int line, long allocated, long reserved)
+static bool held(life_data *self, long allocated, long reserved)
 {
-	struct pool_count now;
 	long pages;
 
-	if (self->page_size == SZ_4K) {
-		/* A quarter of the pages of a file is for other users. */
-		pages = read_file_pages() - self->file_pages;
-		EXPECT_GE(512, labs(pages - allocated)) {
-			ksft_print_msg("line %d: %ld more pages in the page cache, not %ld\n",
-				       line, pages, allocated);
-		}
-		return;
-	}
+	if (self->g.page_size > SZ_4K)
+		return gmem_held(&self->g, allocated, reserved);
 
-	read_pool(self->page_size, &now);
-	EXPECT_TRUE(pool_is(self, &now, allocated, reserved)) {
-		ksft_print_msg("line %d: wanted %ld allocated, %ld reserved\n",
-			       line, allocated, reserved);
-		print_pool("before", &self->before);
-		if (allocated == self->last_allocated)
-			print_pool("last", &self->last);
-		print_pool("now", &now);
-	}
-	self->last = now;
-	self->last_allocated = allocated;
+	/* A quarter of the pages of a file is for other users. */
+	pages = read_file_pages() - self->file_pages;
+	if (labs(pages - allocated) <= 512)
+		return true;
+	ksft_print_msg("%ld more pages in the page cache, not %ld\n", pages,
+		       allocated);
+	return false;
 }
 
 #define EXPECT_HELD(allocated, reserved) \
-	__expect_held(_metadata, self, __LINE__, allocated, reserved)
-
-static long nr_allocated(int fd, size_t page_size)
-{
-	struct stat st;
-
-	TEST_ASSERT(!fstat(fd, &st), "fstat of guest_memfd failed");
-	TEST_ASSERT(!(st.st_blocks % (page_size / 512)),
-		    "%ld blocks are not a whole number of pages",
-		    (long)st.st_blocks);
-	return st.st_blocks / (page_size / 512);
-}
-
-static int populate(int fd, size_t page_size, long index, long nr)
-{
-	return fallocate(fd, FALLOC_FL_KEEP_SIZE, index * page_size,
-			 nr * page_size) ? errno : 0;
-}
-
-static int punch(int fd, size_t page_size, long index, long nr)
-{
-	return fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
-			 index * page_size, nr * page_size) ? errno : 0;
-}
+	EXPECT_TRUE(held(self, allocated, reserved))
 
 /*
  * Populate one more page of a file, as a process may that has it.  Returns the
  * error, -1 if the file is not what it should be.
  */
-static int use_file(int fd, size_t page_size, long nr, long nr_populated)
+static int use_file(struct gmem *g, int fd, long nr, long nr_populated)
 {
 	struct stat st;
+	int r;
 
 	if (fstat(fd, &st))
 		return errno;
-	if (st.st_size != (off_t)(nr * page_size) ||
-	    st.st_blksize != (blksize_t)page_size ||
-	    nr_allocated(fd, page_size) != nr_populated)
+	if (st.st_size != (off_t)(nr * g->page_size) ||
+	    st.st_blksize != (blksize_t)g->page_size ||
+	    gmem_nr_allocated(g, fd) != nr_populated)
 		return -1;
 	if (!nr_populated)
 		return 0;
-	if (populate(fd, page_size, nr_populated, 1))
-		return errno;
-	return nr_allocated(fd, page_size) == nr_populated + 1 ? 0 : -1;
+	r = gmem_populate(g, fd, nr_populated, 1);
+	if (r)
+		return r;
+	return gmem_nr_allocated(g, fd) == nr_populated + 1 ? 0 : -1;
 }
 
 /*
@@ -301,8 +207,6 @@ static int use_file(int fd, size_t page_size, long nr, long nr_populated)
 enum order {
 	CMD_USE,	/* use_file(), argument: pages populated */
 	CMD_CLOSE,
-	CMD_RECEIVE,	/* a file from a socket, argument: the socket */
-	CMD_TAKE,	/* a file of the parent, argument: its descriptor */
 	CMD_EXEC,	/* become another program, which serves on */
 };
 
@@ -331,47 +235,12 @@ static void send_fd(int sock, int fd)
 	TEST_ASSERT(sendmsg(sock, &msg, 0) == 1, "sendmsg failed");
 }
 
-static int receive_fd(int sock)
-{
-	char control[CMSG_SPACE(sizeof(int))] = {};
-	char byte;
-	struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *cmsg;
-	int fd;
-
-	if (recvmsg(sock, &msg, 0) != 1)
-		return -1;
-	cmsg = CMSG_FIRSTHDR(&msg);
-	if (!cmsg || cmsg->cmsg_type != SCM_RIGHTS)
-		return -1;
-	memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-	return fd;
-}
-
-static int take_fd(int fd)
-{
-	int pidfd, taken = -1;
-
-	pidfd = syscall(SYS_pidfd_open, getppid(), 0);
-	if (pidfd >= 0) {
-		taken = syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-		close(pidfd);
-	}
-	return taken;
-}
-
-static void exec_server(int fd, size_t page_size, long nr, int in, int out)
+static void exec_server(struct gmem *g, int fd, long nr, int in, int out)
 {
 	char arg[5][32];
 
 	snprintf(arg[0], sizeof(arg[0]), "%d", fd);
-	snprintf(arg[1], sizeof(arg[1]), "%zu", page_size);
+	snprintf(arg[1], sizeof(arg[1]), "%zu", g->page_size);
 	snprintf(arg[2], sizeof(arg[2]), "%ld", nr);
 	snprintf(arg[3], sizeof(arg[3]), "%d", in);
 	snprintf(arg[4], sizeof(arg[4]), "%d", out);
@@ -380,7 +249,7 @@ static void exec_server(int fd, size_t page_size, long nr, int in, int out)
 }
 
 /* Carry out commands, answer each with an error or 0, until @in is closed. */
-static void serve(int fd, size_t page_size, long nr, int in, int out)
+static void serve(struct gmem *g, int fd, long nr, int in, int out)
 {
 	struct message m;
 	int r;
@@ -389,22 +258,14 @@ static void serve(int fd, size_t page_size, long nr, int in, int out)
 		r = 0;
 		switch (m.order) {
 		case CMD_USE:
-			r = use_file(fd, page_size, nr, m.arg);
+			r = use_file(g, fd, nr, m.arg);
 			break;
 		case CMD_CLOSE:
 			r = close(fd) ? errno : 0;
 			break;
-		case CMD_RECEIVE:
-			fd = receive_fd(m.arg);
-			r = fd < 0 ? errno : 0;
-			break;
-		case CMD_TAKE:
-			fd = take_fd(m.arg);
-			r = fd < 0 ? errno : 0;
-			break;
 		case CMD_EXEC:
 			/* The new program answers. */
-			exec_server(fd, page_size, nr, in, out);
+			exec_server(g, fd, nr, in, out);
 			r = errno;
 			break;
 		}
@@ -458,7 +319,7 @@ static struct child *start_server(life_data *self, int fd, long nr)
 	int in, out;
 
 	if (!fork_child(self, &c, &in, &out))
-		serve(fd, self->page_size, nr, in, out);
+		serve(&self->g, fd, nr, in, out);
 	return c;
 }
 
@@ -499,7 +360,7 @@ static int kill_child(struct child *c)
 static struct {
 	const char *dir;
 	const char *name;
-	const char *value;
+	char *value;
 	char old[32];
 } fault_settings[] = {
 	{ DEBUGFS "/failslab", "ignore-gfp-wait", "N" },
@@ -518,35 +379,19 @@ static struct {
 	{ DEBUGFS "/fail_usercopy", "require-end", "1" },
 };
 
-static bool read_string(const char *dir, const char *name, char *s, size_t size)
-{
-	char path[256];
-	bool ok = false;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "r");
-	if (f) {
-		ok = fgets(s, size, f);
-		fclose(f);
-	}
-	return ok;
-}
-
 static bool set_up_faults(life_data *self)
 {
 	int i;
 
 	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
-		if (!read_string(fault_settings[i].dir, fault_settings[i].name,
-				 fault_settings[i].old,
-				 sizeof(fault_settings[i].old)))
+		if (cg_read(fault_settings[i].dir, fault_settings[i].name,
+			    fault_settings[i].old, sizeof(fault_settings[i].old)))
 			return false;
 
 	self->injecting = true;
 	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
-		if (!write_string(fault_settings[i].dir, fault_settings[i].name,
-				  fault_settings[i].value))
+		if (cg_write(fault_settings[i].dir, fault_settings[i].name,
+			     fault_settings[i].value))
 			return false;
 	return true;
 }
@@ -558,60 +403,24 @@ static bool restore_faults(void)
 
 	/* In reverse, so that a filter goes after what it holds back. */
 	for (i = ARRAY_SIZE(fault_settings) - 1; i >= 0; i--)
-		ok &= write_string(fault_settings[i].dir, fault_settings[i].name,
-				   fault_settings[i].old);
+		ok &= !cg_write(fault_settings[i].dir, fault_settings[i].name,
+				fault_settings[i].old);
 	return ok;
 }
 
 FIXTURE_SETUP(life)
 {
-	struct vm_shape shape = {
-		.mode = VM_MODE_DEFAULT,
-		.type = variant->vm_type,
-	};
+	const char *reason;
 
-	if (!(kvm_check_cap(KVM_CAP_VM_TYPES) & BIT(variant->vm_type)))
-		SKIP(return, "no VMs of type %u", variant->vm_type);
-
-	self->page_size = 1UL << variant->page_shift;
-	if (variant->page_shift > 12) {
-		if (!(kvm_check_cap(KVM_CAP_GUEST_MEMFD_HUGETLB) &
-		      BIT(variant->page_shift - 12)))
-			SKIP(return, "no huge pages of %zu kB",
-			     self->page_size >> 10);
-		read_pool(self->page_size, &self->before);
-		self->avail = self->before.free - self->before.resv;
-		if (self->avail < variant->nr)
-			SKIP(return, "needs %ld free huge pages of %zu kB",
-			     variant->nr, self->page_size >> 10);
-		self->flags = hugetlb_flags(variant->page_shift);
-	}
-	self->last_allocated = -1;
-
-	/* Without private memory the guest gets it if the file can be mapped. */
-	self->private = variant->vm_type == KVM_X86_SW_PROTECTED_VM;
-	if (!self->private)
-		self->flags |= GUEST_MEMFD_FLAG_MMAP;
-
-	self->vm = __vm_create_with_vcpus(shape, NR_VCPUS, 0, guest_code,
-					  self->vcpu);
-	/* Where shared memory would be; nothing of it is ever touched. */
-	self->hva = mmap(NULL, 2UL * SZ_1G, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	ASSERT_NE(MAP_FAILED, self->hva);
-	self->hva = align_ptr_up(self->hva, SZ_1G);
+	reason = gmem_setup(&self->g, variant->page_shift, variant->vm_type,
+			    variant->nr);
+	if (reason)
+		SKIP(return, "%s", reason);
 
 	self->file_pages = read_file_pages();
-
 	if (nr_vms() < 0)
 		ksft_print_msg("no debugfs to tell whether a VM still exists\n");
 	EXPECT_VMS(1);
-}
-
-static void free_vm(life_data *self)
-{
-	kvm_vm_free(self->vm);
-	self->vm = NULL;
 }
 
 FIXTURE_TEARDOWN(life)
@@ -620,45 +429,23 @@ FIXTURE_TEARDOWN(life)
 
 	if (self->injecting)
 		EXPECT_TRUE(restore_faults());
-	if (self->tracing)
-		EXPECT_EQ(0, rmdir(TRACE));
+	gmem_trace_stop(self->trace);
 	for (i = 0; i < NR_CHILDREN; i++)
 		if (self->child[i].pid)
 			kill_child(&self->child[i]);
-	if (self->vm)
-		free_vm(self);
-	if (self->hva)
+	gmem_free_vm(&self->g);
+	if (self->g.hva)
 		EXPECT_HELD(0, 0);
-}
-
-static int create_file(life_data *self, long nr)
-{
-	return vm_create_guest_memfd(self->vm, nr * self->page_size, self->flags);
-}
-
-/* Bind all of the file at TEST_GPA. */
-static void bind_file(life_data *self, int fd, long nr)
-{
-	const u64 size = nr * self->page_size;
-
-	vm_set_user_memory_region2(self->vm, TEST_SLOT, KVM_MEM_GUEST_MEMFD,
-				   TEST_GPA, size, self->hva, fd, 0);
-	if (self->private)
-		vm_mem_set_private(self->vm, TEST_GPA, size);
-	if (!self->guest_mapped)
-		virt_map_level(self->vm, TEST_GPA, TEST_GPA,
-			       align_up(size, SZ_1G), PG_LEVEL_1G);
-	self->guest_mapped = true;
 }
 
 /* A file of the variant's size, populated as it says. */
 #define OPEN_FILE() ({							\
-	int __fd = create_file(self, variant->nr);			\
+	int __fd = gmem_create(&self->g, variant->nr);			\
 									\
 	EXPECT_HELD(0, variant->nr);					\
 	if (variant->nr_populated)					\
-		ASSERT_EQ(0, populate(__fd, self->page_size, 0,		\
-				      variant->nr_populated));		\
+		ASSERT_EQ(0, gmem_populate(&self->g, __fd, 0,		\
+					   variant->nr_populated));	\
 	EXPECT_HELD(variant->nr_populated,				\
 		    variant->nr - variant->nr_populated);		\
 	__fd;								\
@@ -672,77 +459,20 @@ static void bind_file(life_data *self, int fd, long nr)
 	EXPECT_HELD(__nr, variant->nr - __nr);				\
 } while (0)
 
+/* The guest has touched the pages that are populated. */
+static void bind_and_touch(life_data *self, int fd, long nr, long nr_populated)
+{
+	gmem_bind(&self->g, fd, nr);
+	if (nr_populated)
+		run_cmd(&self->g, 0, OP_TOUCH, 0,
+			nr_populated * self->g.page_size, 1);
+}
+
 /*
  * The holders of a file
  */
 
-TEST_F_TIMEOUT(life, fork_child_last, TIMEOUT)
-{
-	struct child *c;
-	int fd;
-
-	fd = OPEN_FILE();
-	c = start_server(self, fd, variant->nr);
-	EXPECT_FILE_HELD(0);
-	close(fd);
-	EXPECT_FILE_HELD(0);
-	EXPECT_EQ(0, tell(c, CMD_USE, variant->nr_populated));
-	EXPECT_FILE_HELD(1);
-
-	/* The child has the VM too. */
-	free_vm(self);
-	EXPECT_FILE_HELD(1);
-	EXPECT_VMS(1);
-
-	EXPECT_EQ(0, end_child(c));
-	EXPECT_HELD(0, 0);
-	EXPECT_VMS(0);
-}
-
-TEST_F_TIMEOUT(life, fork_parent_last, TIMEOUT)
-{
-	struct child *closes, *exits, *killed;
-	int fd;
-
-	fd = OPEN_FILE();
-	closes = start_server(self, fd, variant->nr);
-	exits = start_server(self, fd, variant->nr);
-	killed = start_server(self, fd, variant->nr);
-
-	EXPECT_EQ(0, tell(closes, CMD_USE, variant->nr_populated));
-	EXPECT_FILE_HELD(1);
-	EXPECT_EQ(0, tell(closes, CMD_CLOSE, 0));
-	EXPECT_FILE_HELD(1);
-	EXPECT_EQ(0, end_child(exits));
-	EXPECT_FILE_HELD(1);
-	EXPECT_EQ(SIGKILL, kill_child(killed));
-	EXPECT_FILE_HELD(1);
-	if (variant->nr_populated)
-		EXPECT_EQ(variant->nr_populated + 1,
-			  nr_allocated(fd, self->page_size));
-
-	close(fd);
-	EXPECT_HELD(0, 0);
-	EXPECT_EQ(0, end_child(closes));
-}
-
-/* A second descriptor in this process. */
-TEST_F_TIMEOUT(life, dup, TIMEOUT)
-{
-	int fd, fd2;
-
-	fd = OPEN_FILE();
-	fd2 = dup(fd);
-	ASSERT_LE(0, fd2);
-	close(fd);
-	EXPECT_FILE_HELD(0);
-	EXPECT_EQ(0, use_file(fd2, self->page_size, variant->nr,
-			      variant->nr_populated));
-	EXPECT_FILE_HELD(1);
-	close(fd2);
-	EXPECT_HELD(0, 0);
-}
-
+/* A process that has inherited it, and nothing else of KVM */
 TEST_F_TIMEOUT(life, exec, TIMEOUT)
 {
 	struct child *c;
@@ -754,7 +484,7 @@ TEST_F_TIMEOUT(life, exec, TIMEOUT)
 	EXPECT_FILE_HELD(0);
 
 	close(fd);
-	free_vm(self);
+	gmem_free_vm(&self->g);
 	EXPECT_FILE_HELD(0);
 	/* It has not inherited the VM, its file has it. */
 	EXPECT_VMS(1);
@@ -767,88 +497,14 @@ TEST_F_TIMEOUT(life, exec, TIMEOUT)
 	EXPECT_EQ(0, end_child(c));
 }
 
-/* To close it on exec is as good as to close it. */
-TEST_F_TIMEOUT(life, close_on_exec, TIMEOUT)
-{
-	struct child *c;
-	int fd;
-
-	fd = OPEN_FILE();
-	ASSERT_EQ(0, fcntl(fd, F_SETFD, FD_CLOEXEC));
-	c = start_server(self, fd, variant->nr);
-	close(fd);
-	EXPECT_FILE_HELD(0);
-	ASSERT_EQ(0, tell(c, CMD_EXEC, 0));
-	EXPECT_HELD(0, 0);
-	EXPECT_EQ(EBADF, tell(c, CMD_USE, variant->nr_populated));
-	EXPECT_EQ(0, end_child(c));
-}
-
-TEST_F_TIMEOUT(life, socket, TIMEOUT)
-{
-	struct child *c;
-	int fd, sock[2];
-
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sock))
-		SKIP(return, "no Unix sockets");
-
-	/* It is there before the file, and inherits nothing of it. */
-	c = start_server(self, -1, variant->nr);
-	fd = OPEN_FILE();
-	send_fd(sock[0], fd);
-	close(fd);
-	close(sock[0]);
-	close(sock[1]);
-	EXPECT_FILE_HELD(0);
-	ASSERT_EQ(0, tell(c, CMD_RECEIVE, sock[1]));
-	EXPECT_FILE_HELD(0);
-	EXPECT_EQ(0, tell(c, CMD_USE, variant->nr_populated));
-	EXPECT_FILE_HELD(1);
-	EXPECT_EQ(0, tell(c, CMD_CLOSE, 0));
-	EXPECT_HELD(0, 0);
-	EXPECT_EQ(0, end_child(c));
-}
-
-/* Nobody has it but a message that nobody receives. */
+/*
+ * A socket in flight in itself, with the file: it is the garbage collector that
+ * releases the file, in a kernel thread, and the VM with it.
+ */
 TEST_F_TIMEOUT(life, in_flight, TIMEOUT)
 {
-	struct child *c;
-	int fd, sock[2];
-
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, sock))
-		SKIP(return, "no Unix sockets");
-
-	fd = OPEN_FILE();
-	send_fd(sock[0], fd);
-	EXPECT_FILE_HELD(0);
-	close(fd);
-	EXPECT_FILE_HELD(0);
-	close(sock[0]);
-	EXPECT_FILE_HELD(0);
-	close(sock[1]);
-	EXPECT_HELD(0, 0);
-
-	/* The same with a receiver that is killed, and without the VM. */
-	ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
-	c = start_server(self, -1, variant->nr);
-	fd = OPEN_FILE();
-	send_fd(sock[0], fd);
-	close(fd);
-	close(sock[0]);
-	close(sock[1]);
-	free_vm(self);
-	EXPECT_FILE_HELD(0);
-	EXPECT_VMS(1);
-	EXPECT_EQ(SIGKILL, kill_child(c));
-	EXPECT_HELD(0, 0);
-	EXPECT_VMS(0);
-}
-
-/* A socket in flight in itself, with the file: the garbage collector's. */
-TEST_F_TIMEOUT(life, in_flight_cycle, TIMEOUT)
-{
-	int fd, sock[2], i;
 	struct pool_count now;
+	int fd, sock[2], i;
 
 	if (variant->page_shift == 12)
 		SKIP(return, "needs a pool to tell when it is collected");
@@ -856,17 +512,21 @@ TEST_F_TIMEOUT(life, in_flight_cycle, TIMEOUT)
 		SKIP(return, "no Unix sockets");
 
 	fd = OPEN_FILE();
+	bind_and_touch(self, fd, variant->nr, variant->nr_populated);
 	send_fd(sock[0], fd);
 	send_fd(sock[0], sock[1]);
 	send_fd(sock[1], sock[0]);
 	close(fd);
+	gmem_free_vm(&self->g);
+	EXPECT_FILE_HELD(0);
+	EXPECT_VMS(1);
 	close(sock[0]);
 	close(sock[1]);
 
 	/* Collecting is deferred; closing another socket sets it off. */
 	for (i = 0; i < 300; i++) {
-		read_pool(self->page_size, &now);
-		if (now.resv == self->before.resv && now.free == self->before.free)
+		read_pool(self->g.page_size, &now);
+		if (!memcmp(&now, &self->g.before, sizeof(now)) && nr_vms() <= 0)
 			break;
 		ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
 		close(sock[0]);
@@ -874,27 +534,7 @@ TEST_F_TIMEOUT(life, in_flight_cycle, TIMEOUT)
 		usleep(100000);
 	}
 	EXPECT_HELD(0, 0);
-}
-
-TEST_F_TIMEOUT(life, pidfd_getfd, TIMEOUT)
-{
-	struct child *c;
-	int fd, r;
-
-	c = start_server(self, -1, variant->nr);
-	fd = OPEN_FILE();
-	r = tell(c, CMD_TAKE, fd);
-	if (r == EPERM) {
-		close(fd);
-		SKIP(return, "may not take files of other processes");
-	}
-	ASSERT_EQ(0, r);
-	close(fd);
-	EXPECT_FILE_HELD(0);
-	EXPECT_EQ(0, tell(c, CMD_USE, variant->nr_populated));
-	EXPECT_FILE_HELD(1);
-	EXPECT_EQ(0, end_child(c));
-	EXPECT_HELD(0, 0);
+	EXPECT_VMS(0);
 }
 
 TEST_F_TIMEOUT(life, killed, TIMEOUT)
@@ -926,12 +566,12 @@ TEST_F_TIMEOUT(life, o_path, TIMEOUT)
 	ASSERT_LE(0, path_fd);
 
 	close(fd);
-	free_vm(self);
+	gmem_free_vm(&self->g);
 	EXPECT_FILE_HELD(0);
 	EXPECT_VMS(0);
 	ASSERT_EQ(0, fstat(path_fd, &st));
-	EXPECT_EQ(variant->nr * self->page_size, st.st_size);
-	EXPECT_EQ(EBADF, populate(path_fd, self->page_size, 0, 1));
+	EXPECT_EQ(variant->nr * self->g.page_size, st.st_size);
+	EXPECT_EQ(EBADF, gmem_populate(&self->g, path_fd, 0, 1));
 
 	close(path_fd);
 	EXPECT_HELD(0, 0);
@@ -940,12 +580,12 @@ TEST_F_TIMEOUT(life, o_path, TIMEOUT)
 /* Mappings hold the file, each part of them and those of other processes. */
 TEST_F_TIMEOUT(life, mapping, TIMEOUT)
 {
-	const size_t size = variant->nr * self->page_size;
+	const size_t size = variant->nr * self->g.page_size;
 	struct child *c;
 	char *p;
 	int fd;
 
-	if (self->private)
+	if (self->g.private)
 		SKIP(return, "files of this VM cannot be mapped");
 
 	fd = OPEN_FILE();
@@ -953,7 +593,7 @@ TEST_F_TIMEOUT(life, mapping, TIMEOUT)
 	ASSERT_NE(MAP_FAILED, p);
 	close(fd);
 	EXPECT_FILE_HELD(0);
-	free_vm(self);
+	gmem_free_vm(&self->g);
 	EXPECT_FILE_HELD(0);
 	EXPECT_VMS(1);
 
@@ -970,15 +610,6 @@ TEST_F_TIMEOUT(life, mapping, TIMEOUT)
 	EXPECT_VMS(0);
 }
 
-/* The guest has touched the pages that are populated. */
-static void bind_and_touch(life_data *self, int fd, long nr, long nr_populated)
-{
-	bind_file(self, fd, nr);
-	if (nr_populated)
-		run_cmd(self->vm, self->vcpu[0], OP_TOUCH, 0,
-			nr_populated * self->page_size, 1);
-}
-
 TEST_F_TIMEOUT(life, close_file_first, TIMEOUT)
 {
 	int fd;
@@ -989,7 +620,12 @@ TEST_F_TIMEOUT(life, close_file_first, TIMEOUT)
 	close(fd);
 	EXPECT_HELD(0, 0);
 	EXPECT_VMS(1);
-	free_vm(self);
+
+	/* There is no memory for the guest any more. */
+	EXPECT_EQ(EFAULT, gmem_touch(&self->g, 0));
+	EXPECT_EQ(KVM_EXIT_MEMORY_FAULT, self->g.vcpu[0]->run->exit_reason);
+
+	gmem_free_vm(&self->g);
 	EXPECT_HELD(0, 0);
 	EXPECT_VMS(0);
 }
@@ -1000,20 +636,19 @@ TEST_F_TIMEOUT(life, close_vm_first, TIMEOUT)
 
 	fd = OPEN_FILE();
 	bind_and_touch(self, fd, variant->nr, variant->nr_populated);
-	free_vm(self);
+	gmem_free_vm(&self->g);
 	EXPECT_FILE_HELD(0);
 	EXPECT_VMS(1);
 
 	/* It remains a file that works, also where the dead VM has it mapped. */
-	EXPECT_EQ(0, use_file(fd, self->page_size, variant->nr,
+	EXPECT_EQ(0, use_file(&self->g, fd, variant->nr,
 			      variant->nr_populated));
 	EXPECT_FILE_HELD(1);
-	EXPECT_EQ(0, punch(fd, self->page_size, 0, variant->nr));
+	EXPECT_EQ(0, gmem_punch(&self->g, fd, 0, variant->nr));
 	EXPECT_HELD(0, variant->nr);
 	if (variant->nr_populated) {
-		self->last_allocated = -1;
-		EXPECT_EQ(0, populate(fd, self->page_size, 0,
-				      variant->nr_populated));
+		EXPECT_EQ(0, gmem_populate(&self->g, fd, 0,
+					   variant->nr_populated));
 		EXPECT_FILE_HELD(0);
 	}
 
@@ -1029,9 +664,9 @@ TEST_F_TIMEOUT(life, close_vcpu_last, TIMEOUT)
 
 	fd = OPEN_FILE();
 	bind_and_touch(self, fd, variant->nr, variant->nr_populated);
-	vcpu_fd = dup(self->vcpu[0]->fd);
+	vcpu_fd = dup(self->g.vcpu[0]->fd);
 	ASSERT_LE(0, vcpu_fd);
-	free_vm(self);
+	gmem_free_vm(&self->g);
 	EXPECT_FILE_HELD(0);
 	EXPECT_VMS(1);
 	close(fd);
@@ -1048,8 +683,7 @@ TEST_F_TIMEOUT(life, unbind, TIMEOUT)
 
 	fd = OPEN_FILE();
 	bind_and_touch(self, fd, variant->nr, variant->nr_populated);
-	vm_set_user_memory_region2(self->vm, TEST_SLOT, KVM_MEM_GUEST_MEMFD,
-				   0, 0, NULL, -1, 0);
+	gmem_unbind(&self->g);
 	EXPECT_FILE_HELD(0);
 	close(fd);
 	EXPECT_HELD(0, 0);
@@ -1060,21 +694,16 @@ TEST_F_TIMEOUT(life, unbind, TIMEOUT)
  */
 
 struct race {
+	struct gmem *g;
 	unsigned int arrived;
 	bool stop;
-	struct racer {
-		int error;	/* of creating the file, 0 if it got one */
-		int populate_error;
-		long nr;
-	} racer[2];
 };
 
-struct race_arg {
+struct racer {
 	struct race *race;
-	struct racer *racer;
-	struct kvm_vm *vm;
-	size_t page_size;
-	u64 flags;
+	long nr;		/* pages of the file */
+	int error;		/* of creating it, 0 if it was created */
+	int populate_error;
 };
 
 #define PARTIES 3	/* two that race and one that looks on */
@@ -1090,143 +719,97 @@ static void meet(struct race *race, unsigned int *phase)
 
 static void *race_thread(void *p)
 {
-	struct race_arg *arg = p;
-	struct racer *racer = arg->racer;
+	struct racer *racer = p;
+	struct race *race = racer->race;
+	struct gmem *g = race->g;
 	unsigned int phase = 0;
 	int fd;
 
 	for (;;) {
-		meet(arg->race, &phase);
-		if (READ_ONCE(arg->race->stop))
+		meet(race, &phase);
+		if (READ_ONCE(race->stop))
 			return NULL;
-		fd = __vm_create_guest_memfd(arg->vm, racer->nr * arg->page_size,
-					     arg->flags);
+		fd = __vm_create_guest_memfd(g->vm, racer->nr * g->page_size,
+					     g->flags);
 		racer->error = fd < 0 ? errno : 0;
-		meet(arg->race, &phase);
+		meet(race, &phase);
 		/* The counters of creation are looked at here. */
-		meet(arg->race, &phase);
-		if (fd >= 0 && arg->page_size < SZ_1G)
-			racer->populate_error = populate(fd, arg->page_size, 0,
-							 racer->nr);
-		meet(arg->race, &phase);
+		meet(race, &phase);
+		if (fd >= 0 && g->page_size < SZ_1G)
+			racer->populate_error = gmem_populate(g, fd, 0, racer->nr);
+		meet(race, &phase);
 		/* And those of populating. */
-		meet(arg->race, &phase);
+		meet(race, &phase);
 		if (fd >= 0)
 			close(fd);
-		meet(arg->race, &phase);
+		meet(race, &phase);
 	}
 }
 
-/*
- * Two processes, or two threads, create files at once, of @nr pages each; @left
- * pages are free.
- */
-static void race(struct __test_metadata *_metadata, life_data *self,
-		 bool processes, long nr, long left)
+/* Two threads create files at once, of @nr pages each; @left pages are free. */
+static void race(struct __test_metadata *_metadata, life_data *self, long nr,
+		 long left)
 {
-	const int rounds = self->page_size == SZ_1G ? 20 : 100;
+	const int rounds = self->g.page_size == SZ_1G ? 20 : 100;
 	const bool both = left >= 2 * nr;
-	long filled = self->avail - left, allocated, winners;
-	int filler = -1, i, in, out, won[2] = {};
-	struct race_arg arg[2];
-	struct child *c[2];
-	pthread_t thread[2];
+	long filled = self->g.avail - left, allocated, winners;
+	struct race race = { .g = &self->g };
+	struct racer racer[2];
 	unsigned int phase = 0;
-	struct race *race;
-
-	race = mmap(NULL, sizeof(*race), PROT_READ | PROT_WRITE,
-		    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, race);
+	int filler = -1, i, won[2] = {};
+	pthread_t thread[2];
 
 	if (filled)
-		filler = create_file(self, filled);
+		filler = gmem_create(&self->g, filled);
 
 	for (i = 0; i < 2; i++) {
-		race->racer[i].nr = nr;
-		arg[i] = (struct race_arg) {
-			.race = race,
-			.racer = &race->racer[i],
-			.vm = self->vm,
-			.page_size = self->page_size,
-			.flags = self->flags,
-		};
-		if (!processes) {
-			pthread_create(&thread[i], NULL, race_thread, &arg[i]);
-		} else if (!fork_child(self, &c[i], &in, &out)) {
-			/* A VM takes orders from the process that made it only. */
-			if (filler >= 0)
-				close(filler);
-			arg[i].vm = self->private ?
-				    vm_create_barebones_type(KVM_X86_SW_PROTECTED_VM) :
-				    vm_create_barebones();
-			race_thread(&arg[i]);
-			_exit(0);
-		}
+		racer[i] = (struct racer) { .race = &race, .nr = nr };
+		pthread_create(&thread[i], NULL, race_thread, &racer[i]);
 	}
 
 	for (i = 0; i < rounds; i++) {
-		meet(race, &phase);	/* create */
-		meet(race, &phase);
-		winners = !race->racer[0].error + !race->racer[1].error;
+		meet(&race, &phase);	/* create */
+		meet(&race, &phase);
+		winners = !racer[0].error + !racer[1].error;
 		EXPECT_EQ(both ? 2 : 1, winners);
 		if (!both && winners == 1)
-			EXPECT_EQ(ENOMEM, race->racer[0].error ?:
-					  race->racer[1].error);
-		won[0] += !race->racer[0].error;
-		won[1] += !race->racer[1].error;
-		self->last_allocated = -1;
+			EXPECT_EQ(ENOMEM, racer[0].error ?: racer[1].error);
+		won[0] += !racer[0].error;
+		won[1] += !racer[1].error;
 		EXPECT_HELD(0, filled + winners * nr);
 
-		meet(race, &phase);	/* populate */
-		meet(race, &phase);
-		EXPECT_EQ(0, race->racer[0].populate_error);
-		EXPECT_EQ(0, race->racer[1].populate_error);
-		allocated = self->page_size < SZ_1G ? winners * nr : 0;
-		self->last_allocated = -1;
+		meet(&race, &phase);	/* populate */
+		meet(&race, &phase);
+		EXPECT_EQ(0, racer[0].populate_error);
+		EXPECT_EQ(0, racer[1].populate_error);
+		allocated = self->g.page_size < SZ_1G ? winners * nr : 0;
 		EXPECT_HELD(allocated, filled + winners * nr - allocated);
 
-		meet(race, &phase);	/* close */
-		meet(race, &phase);
+		meet(&race, &phase);	/* close */
+		meet(&race, &phase);
 		EXPECT_HELD(0, filled);
 	}
-	race->stop = true;
-	meet(race, &phase);
+	WRITE_ONCE(race.stop, true);
+	meet(&race, &phase);
 
-	for (i = 0; i < 2; i++) {
-		if (processes)
-			EXPECT_EQ(0, end_child(c[i]));
-		if (!processes)
-			pthread_join(thread[i], NULL);
-	}
+	for (i = 0; i < 2; i++)
+		pthread_join(thread[i], NULL);
 	if (filler >= 0)
 		close(filler);
 	EXPECT_HELD(0, 0);
 	ksft_print_msg("won: %d and %d of %d\n", won[0], won[1], rounds);
-	munmap(race, sizeof(*race));
 }
 
-TEST_F_TIMEOUT(life, race_threads, TIMEOUT)
+TEST_F_TIMEOUT(life, race, TIMEOUT)
 {
 	if (variant->page_shift == 12)
 		SKIP(return, "4K pages are not reserved");
 
-	race(_metadata, self, false, 1, 1);
-	if (self->avail >= 3)
-		race(_metadata, self, false, 2, 3);
-	if (self->avail >= 4)
-		race(_metadata, self, false, 2, 4);
-}
-
-TEST_F_TIMEOUT(life, race_processes, TIMEOUT)
-{
-	if (variant->page_shift == 12)
-		SKIP(return, "4K pages are not reserved");
-
-	race(_metadata, self, true, 1, 1);
-	if (self->avail >= 3)
-		race(_metadata, self, true, 2, 3);
-	if (self->avail >= 4)
-		race(_metadata, self, true, 2, 4);
+	race(_metadata, self, 1, 1);
+	if (self->g.avail >= 3)
+		race(_metadata, self, 2, 3);
+	if (self->g.avail >= 4)
+		race(_metadata, self, 2, 4);
 }
 
 /*
@@ -1261,8 +844,8 @@ static long now_us(void)
 /* Pages of a large file; 0 if it cannot be. */
 static long large_file(life_data *self, long nr)
 {
-	if (self->page_size > SZ_4K && nr > self->avail)
-		nr = self->avail;
+	if (self->g.page_size > SZ_4K && nr > self->g.avail)
+		nr = self->g.avail;
 	return nr >= 4 ? nr : 0;
 }
 
@@ -1271,12 +854,12 @@ static long time_to_populate(life_data *self, int fd, long nr)
 {
 	long start, us;
 
-	TEST_ASSERT(!populate(fd, self->page_size, 0, nr), "cannot populate");
-	TEST_ASSERT(!punch(fd, self->page_size, 0, nr), "cannot punch");
+	TEST_ASSERT(!gmem_populate(&self->g, fd, 0, nr), "cannot populate");
+	TEST_ASSERT(!gmem_punch(&self->g, fd, 0, nr), "cannot punch");
 	start = now_us();
-	TEST_ASSERT(!populate(fd, self->page_size, 0, nr), "cannot populate");
+	TEST_ASSERT(!gmem_populate(&self->g, fd, 0, nr), "cannot populate");
 	us = now_us() - start;
-	TEST_ASSERT(!punch(fd, self->page_size, 0, nr), "cannot punch");
+	TEST_ASSERT(!gmem_punch(&self->g, fd, 0, nr), "cannot punch");
 	return us;
 }
 
@@ -1294,21 +877,20 @@ static void interrupt(struct __test_metadata *_metadata, life_data *self,
 	int fd, k, r, partial = 0;
 	long us, have;
 
-	fd = create_file(self, nr);
+	fd = gmem_create(&self->g, nr);
 	us = time_to_populate(self, fd, nr);
 	sigaction(SIGALRM, &sa, &old);
 
 	for (k = 1; k <= 16; k++) {
 		WRITE_ONCE(nr_signals, 0);
 		set_timer(us * k / 16 + 1, 0);
-		r = populate(fd, self->page_size, 0, nr);
+		r = gmem_populate(&self->g, fd, 0, nr);
 		/* Before the counters are read, let it come if it has not yet. */
 		while (!READ_ONCE(nr_signals))
 			usleep(100);
 		EXPECT_EQ(1, nr_signals);
 
-		have = nr_allocated(fd, self->page_size);
-		self->last_allocated = -1;
+		have = gmem_nr_allocated(&self->g, fd);
 		EXPECT_HELD(have, nr - have);
 		if (r) {
 			EXPECT_EQ(EINTR, r);
@@ -1319,11 +901,10 @@ static void interrupt(struct __test_metadata *_metadata, life_data *self,
 			EXPECT_EQ(nr, have);
 		}
 
-		EXPECT_EQ(0, populate(fd, self->page_size, 0, nr));
-		EXPECT_EQ(nr, nr_allocated(fd, self->page_size));
-		self->last_allocated = -1;
+		EXPECT_EQ(0, gmem_populate(&self->g, fd, 0, nr));
+		EXPECT_EQ(nr, gmem_nr_allocated(&self->g, fd));
 		EXPECT_HELD(nr, 0);
-		EXPECT_EQ(0, punch(fd, self->page_size, 0, nr));
+		EXPECT_EQ(0, gmem_punch(&self->g, fd, 0, nr));
 		EXPECT_HELD(0, nr);
 	}
 	ksft_print_msg("%d of 16 were interrupted halfway\n", partial);
@@ -1356,26 +937,26 @@ TEST_F_TIMEOUT(life, interrupted_often, TIMEOUT)
 	if (!nr)
 		SKIP(return, "1G takes too long, others want 4 free pages");
 
-	fd = create_file(self, nr);
+	fd = gmem_create(&self->g, nr);
 	/*
 	 * Pages that are there are walked over again by each call, and signals
 	 * arrive twice in that time.
 	 */
-	ASSERT_EQ(0, populate(fd, self->page_size, 0, nr));
+	ASSERT_EQ(0, gmem_populate(&self->g, fd, 0, nr));
 	start = now_us();
-	ASSERT_EQ(0, populate(fd, self->page_size, 0, nr));
+	ASSERT_EQ(0, gmem_populate(&self->g, fd, 0, nr));
 	interval = 100 + (now_us() - start) / 2;
-	ASSERT_EQ(0, punch(fd, self->page_size, 0, nr));
+	ASSERT_EQ(0, gmem_punch(&self->g, fd, 0, nr));
 
 	sigaction(SIGALRM, &sa, &old);
 	WRITE_ONCE(nr_signals, 0);
 	set_timer(interval, interval);
 	do {
-		r = populate(fd, self->page_size, 0, nr);
+		r = gmem_populate(&self->g, fd, 0, nr);
 		calls++;
 		last = have;
 		/* Neither does fstat() care about signals. */
-		have = nr_allocated(fd, self->page_size);
+		have = gmem_nr_allocated(&self->g, fd);
 		ASSERT_LT(last, have);
 	} while (r == EINTR);
 	set_timer(0, 0);
@@ -1393,7 +974,7 @@ TEST_F_TIMEOUT(life, interrupted_often, TIMEOUT)
 }
 
 struct work {
-	size_t page_size;
+	struct gmem *g;
 	int fd;
 	long first;
 	long nr;
@@ -1405,34 +986,29 @@ static void *populate_thread(void *arg)
 {
 	struct work *w = arg;
 
-	w->error = populate(w->fd, w->page_size, w->first, w->nr);
+	w->error = gmem_populate(w->g, w->fd, w->first, w->nr);
 	WRITE_ONCE(w->done, true);
-	return NULL;
-}
-
-static void *vcpu_thread(void *vcpu)
-{
-	run_vcpu(vcpu);
 	return NULL;
 }
 
 /* Populate all of a file of one's own again and again, with two threads. */
 static void populate_forever(life_data *self, long nr, int out)
 {
-	struct work w = { .page_size = self->page_size, .nr = nr };
+	struct work w = { .g = &self->g, .nr = nr };
 	pthread_t thread;
 	char byte = 0;
 
-	self->vm = self->private ?
-		   vm_create_barebones_type(KVM_X86_SW_PROTECTED_VM) :
-		   vm_create_barebones();
-	w.fd = create_file(self, nr);
+	/* A VM takes orders from the process that made it only. */
+	self->g.vm = vm_create_barebones_type(self->g.private ?
+					      KVM_X86_SW_PROTECTED_VM :
+					      KVM_X86_DEFAULT_VM);
+	w.fd = gmem_create(&self->g, nr);
 	(void)!write(out, &byte, 1);
 	for (;;) {
 		pthread_create(&thread, NULL, populate_thread, &w);
-		populate(w.fd, self->page_size, 0, nr);
+		gmem_populate(&self->g, w.fd, 0, nr);
 		pthread_join(thread, NULL);
-		punch(w.fd, self->page_size, 0, nr);
+		gmem_punch(&self->g, w.fd, 0, nr);
 	}
 }
 
@@ -1451,7 +1027,7 @@ TEST_F_TIMEOUT(life, killed_populating, TIMEOUT)
 
 	/* 1G takes a multiple of that. */
 	if (!huge) {
-		fd = create_file(self, nr);
+		fd = gmem_create(&self->g, nr);
 		us = time_to_populate(self, fd, nr);
 		close(fd);
 	}
@@ -1480,13 +1056,13 @@ TEST_F_TIMEOUT(life, killed_populating_shared, TIMEOUT)
 	if (!nr)
 		SKIP(return, "1G takes too long, others want 4 free pages");
 
-	fd = create_file(self, nr);
+	fd = gmem_create(&self->g, nr);
 	us = time_to_populate(self, fd, nr);
 
 	for (i = 0; i < 12; i++) {
 		if (!fork_child(self, &c, &in, &out)) {
 			(void)!write(out, &byte, 1);
-			populate(fd, self->page_size, 0, nr);
+			gmem_populate(&self->g, fd, 0, nr);
 			for (;;)
 				pause();
 		}
@@ -1494,14 +1070,12 @@ TEST_F_TIMEOUT(life, killed_populating_shared, TIMEOUT)
 		usleep(us * (i + 1) / 16);
 		EXPECT_EQ(SIGKILL, kill_child(c));
 
-		have = nr_allocated(fd, self->page_size);
+		have = gmem_nr_allocated(&self->g, fd);
 		partial += have > 0 && have < nr;
-		self->last_allocated = -1;
 		EXPECT_HELD(have, nr - have);
-		EXPECT_EQ(0, populate(fd, self->page_size, 0, nr));
-		self->last_allocated = -1;
+		EXPECT_EQ(0, gmem_populate(&self->g, fd, 0, nr));
 		EXPECT_HELD(nr, 0);
-		EXPECT_EQ(0, punch(fd, self->page_size, 0, nr));
+		EXPECT_EQ(0, gmem_punch(&self->g, fd, 0, nr));
 	}
 	ksft_print_msg("%d of 12 were killed halfway\n", partial);
 	EXPECT_LT(0, partial);
@@ -1513,31 +1087,21 @@ TEST_F_TIMEOUT(life, killed_populating_shared, TIMEOUT)
  * Populating, by several at once
  */
 
-static bool start_trace(life_data *self)
+/* How many pages have been allocated since this was last asked */
+static long count_trace(const char *dir)
 {
-	static const char event[] = TRACE "/events/guest_memfd/guest_memfd_allocate";
-
-	if (mkdir(TRACE, 0755) && errno != EEXIST)
-		return false;
-	self->tracing = true;
-	return write_string(TRACE, "buffer_size_kb", "2048") &&
-	       write_string(event, "enable", "1");
-}
-
-/* How many pages have been allocated since this was last asked. */
-static long count_trace(void)
-{
-	char line[256];
+	char path[128], line[256];
 	long nr = 0;
 	FILE *f;
 	int fd;
 
-	f = fopen(TRACE "/trace", "r");
+	snprintf(path, sizeof(path), "%s/trace", dir);
+	f = fopen(path, "r");
 	TEST_ASSERT(f, "cannot read the trace");
 	while (fgets(line, sizeof(line), f))
 		nr += !!strstr(line, "guest_memfd_allocate: ");
 	fclose(f);
-	fd = open(TRACE "/trace", O_WRONLY | O_TRUNC);
+	fd = open(path, O_WRONLY | O_TRUNC);
 	TEST_ASSERT(fd >= 0, "cannot clear the trace");
 	close(fd);
 	return nr;
@@ -1545,25 +1109,27 @@ static long count_trace(void)
 
 #define NR_THREADS 4
 
-enum ranges { DISJOINT, OVERLAPPING, SAME };
+enum ranges { DISJOINT, OVERLAPPING, SAME, NONE, NR_RANGES };
 
+/* Threads populate ranges of a file while all vCPUs fill it. */
 static void parallel(struct __test_metadata *_metadata, life_data *self,
 		     long nr, enum ranges ranges)
 {
-	const int rounds = 5;
+	const int rounds = 5, nr_threads = ranges == NONE ? 0 : NR_THREADS;
 	pthread_t thread[NR_THREADS], vcpu[NR_VCPUS];
 	struct work w[NR_THREADS];
+	struct gmem *g = &self->g;
 	long quarter;
 	int fd, i, n;
 
 	nr -= nr % NR_THREADS;
 	quarter = nr / NR_THREADS;
-	fd = create_file(self, nr);
-	bind_file(self, fd, nr);
+	fd = gmem_create(g, nr);
+	gmem_bind(g, fd, nr);
 
-	for (i = 0; i < NR_THREADS; i++) {
+	for (i = 0; i < nr_threads; i++) {
 		w[i] = (struct work) {
-			.page_size = self->page_size,
+			.g = g,
 			.fd = fd,
 			.first = i * quarter,
 			.nr = quarter,
@@ -1577,98 +1143,187 @@ static void parallel(struct __test_metadata *_metadata, life_data *self,
 		}
 	}
 
-	if (self->tracing)
-		count_trace();
 	for (n = 0; n < rounds; n++) {
-		set_cmd(self->vm, OP_FILL, 0, nr * self->page_size, 2 * n + 1);
-		for (i = 0; i < NR_THREADS; i++)
+		set_cmd(g, OP_FILL, 0, nr * g->page_size, 2 * n + 1);
+		for (i = 0; i < nr_threads; i++)
 			pthread_create(&thread[i], NULL, populate_thread, &w[i]);
 		for (i = 0; i < NR_VCPUS; i++)
-			pthread_create(&vcpu[i], NULL, vcpu_thread,
-				       self->vcpu[i]);
-		for (i = 0; i < NR_THREADS; i++) {
+			pthread_create(&vcpu[i], NULL, vcpu_thread, g->vcpu[i]);
+		for (i = 0; i < nr_threads; i++) {
 			pthread_join(thread[i], NULL);
 			EXPECT_EQ(0, w[i].error);
 		}
 		/* That is all of the file, whatever the guest does. */
-		EXPECT_EQ(nr, nr_allocated(fd, self->page_size));
-		self->last_allocated = -1;
-		EXPECT_HELD(nr, 0);
+		if (nr_threads)
+			EXPECT_EQ(nr, gmem_nr_allocated(g, fd));
 		for (i = 0; i < NR_VCPUS; i++)
 			pthread_join(vcpu[i], NULL);
 
-		EXPECT_EQ(nr, nr_allocated(fd, self->page_size));
+		EXPECT_EQ(nr, gmem_nr_allocated(g, fd));
 		EXPECT_HELD(nr, 0);
-		if (self->tracing)
-			EXPECT_EQ(nr, count_trace());
+		/* No page was allocated in vain, to be thrown away again. */
+		if (self->trace)
+			EXPECT_EQ(nr, count_trace(self->trace));
 
-		run_cmd(self->vm, self->vcpu[n % NR_VCPUS], OP_CHECK, 0,
-			nr * self->page_size, 2 * n + 1);
-		EXPECT_EQ(0, punch(fd, self->page_size, 0, nr));
+		run_cmd(g, n % NR_VCPUS, OP_CHECK, 0, nr * g->page_size, 2 * n + 1);
+		EXPECT_EQ(0, gmem_punch(g, fd, 0, nr));
 		EXPECT_HELD(0, nr);
 	}
 
+	gmem_unbind(g);
 	close(fd);
 	EXPECT_HELD(0, 0);
 }
 
-TEST_F_TIMEOUT(life, parallel_disjoint, TIMEOUT)
+TEST_F_TIMEOUT(life, parallel, TIMEOUT)
 {
 	long nr = large_file(self, min_t(long, variant->nr_large, 2048));
+	enum ranges ranges;
 
 	if (!nr)
 		SKIP(return, "1G takes too long, others want 4 free pages");
-	parallel(_metadata, self, nr, DISJOINT);
+
+	/* Pages of 4K are thrown away if another task was faster. */
+	if (self->g.page_size > SZ_4K) {
+		self->trace = gmem_trace_start("guest_memfd_lifetime_test");
+		if (!self->trace)
+			ksft_print_msg("no tracefs to count allocations\n");
+	}
+	for (ranges = 0; ranges < NR_RANGES; ranges++)
+		parallel(_metadata, self, nr, ranges);
 }
 
-TEST_F_TIMEOUT(life, parallel_overlapping, TIMEOUT)
+/* Wait until a page of the file is allocated that the file has not got. */
+static bool wait_in_flight(struct gmem *g, int fd, const bool *done)
 {
-	long nr = large_file(self, min_t(long, variant->nr_large, 2048));
-
-	if (!nr)
-		SKIP(return, "1G takes too long, others want 4 free pages");
-	parallel(_metadata, self, nr, OVERLAPPING);
+	while (!READ_ONCE(*done))
+		if (atol(gmem_fdinfo(fd, "gmem-awaited")) == g->page_size >> 10)
+			return true;
+	return false;
 }
 
-TEST_F_TIMEOUT(life, parallel_same, TIMEOUT)
+struct touch {
+	struct kvm_vcpu *vcpu;
+	bool done;
+};
+
+static void *touch_thread(void *arg)
 {
-	long nr = large_file(self, min_t(long, variant->nr_large, 2048));
+	struct touch *t = arg;
 
-	if (!nr)
-		SKIP(return, "1G takes too long, others want 4 free pages");
-	parallel(_metadata, self, nr, SAME);
+	vcpu_thread(t->vcpu);
+	WRITE_ONCE(t->done, true);
+	return NULL;
 }
 
-/* No page is allocated in vain, to be thrown away again. */
-TEST_F_TIMEOUT(life, parallel_once, TIMEOUT)
+/*
+ * A page that takes long to clear.  A task that wants the same page gets that one
+ * or is interrupted by a signal, a task that wants another page does not wait.
+ * Returns whether all of that was seen before the page was there.
+ */
+static bool page_in_flight(struct __test_metadata *_metadata, life_data *self,
+			   int fd, bool guest)
 {
-	long nr = large_file(self, min_t(long, variant->nr_large, 2048));
+	struct gmem *g = &self->g;
+	struct work first = { .g = g, .fd = fd, .nr = 1 }, same = first;
+	struct touch touch = { .vcpu = g->vcpu[1] };
+	pthread_t thread[2];
+	sigset_t alarm, old;
+	bool seen;
+	int r;
 
-	if (!nr)
-		SKIP(return, "1G takes too long, others want 4 free pages");
-	if (!start_trace(self))
-		SKIP(return, "needs root, and the tracepoints in " TRACING);
-	parallel(_metadata, self, nr, SAME);
+	/* Page 1 is there, but not mapped; page 0 is not there. */
+	EXPECT_EQ(0, gmem_populate(g, fd, 1, 1));
+	EXPECT_HELD(1, 1);
+
+	/* Signals are for this thread. */
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	pthread_sigmask(SIG_BLOCK, &alarm, &old);
+	set_cmd(g, OP_TOUCH, 0, SZ_4K, 1);
+	pthread_create(&thread[0], NULL, guest ? touch_thread : populate_thread,
+		       guest ? (void *)&touch : &first);
+	seen = wait_in_flight(g, fd, guest ? &touch.done : &first.done);
+	pthread_create(&thread[1], NULL, populate_thread, &same);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+
+	/* Another page, to map and to punch */
+	EXPECT_EQ(0, gmem_touch(g, 1));
+	EXPECT_EQ(0, gmem_punch(g, fd, 1, 1));
+	/* A hole is punched whatever is on its way there. */
+	if (seen)
+		EXPECT_EQ(0, gmem_punch(g, fd, 0, 2));
+
+	set_timer(5000, 5000);
+	r = gmem_populate(g, fd, 0, 1);
+	seen &= r == EINTR;
+	if (r)
+		EXPECT_EQ(EINTR, r);
+	set_cmd(g, OP_TOUCH, 0, SZ_4K, 1);
+	r = __vcpu_run(g->vcpu[0]) ? errno : 0;
+	seen &= r == EINTR;
+	if (r)
+		EXPECT_EQ(EINTR, r);
+	set_timer(0, 0);
+	seen &= !READ_ONCE(*(guest ? &touch.done : &first.done));
+
+	pthread_join(thread[0], NULL);
+	pthread_join(thread[1], NULL);
+	EXPECT_EQ(0, first.error);
+	EXPECT_EQ(0, same.error);
+	if (r)
+		EXPECT_EQ(0, run_vcpu(g->vcpu[0]));
+	/* One page, not two */
+	EXPECT_EQ(1, gmem_nr_allocated(g, fd));
+	EXPECT_HELD(1, 1);
+	EXPECT_EQ(0, gmem_punch(g, fd, 0, 1));
+	EXPECT_HELD(0, 2);
+	return seen;
 }
 
-/* Close the only descriptor while somebody populates through it. */
+TEST_F_TIMEOUT(life, page_in_flight, TIMEOUT)
+{
+	struct sigaction old, sa = { .sa_handler = count_signal };
+	int fd, i, guest;
+
+	if (variant->page_shift != 30)
+		SKIP(return, "only 1G takes long enough");
+	if (self->g.avail < 2)
+		SKIP(return, "needs 2 free pages");
+
+	sigaction(SIGALRM, &sa, &old);
+	fd = gmem_create(&self->g, 2);
+	gmem_bind(&self->g, fd, 2);
+	for (guest = 0; guest < 2; guest++) {
+		for (i = 1; i <= 10; i++)
+			if (page_in_flight(_metadata, self, fd, guest))
+				break;
+		ksft_print_msg("seen in round %d\n", i);
+		EXPECT_GE(10, i);
+	}
+	close(fd);
+	sigaction(SIGALRM, &old, NULL);
+	EXPECT_HELD(0, 0);
+}
+
+/* Close the only descriptor while a thread populates through it. */
 TEST_F_TIMEOUT(life, close_populating, TIMEOUT)
 {
 	long nr = large_file(self, variant->nr_large), us;
-	struct work w = { .page_size = self->page_size, .nr = nr };
+	struct work w = { .g = &self->g, .nr = nr };
 	int i, early = 0;
 	pthread_t thread;
 
 	if (!nr)
 		SKIP(return, "1G takes too long, others want 4 free pages");
 
-	w.fd = create_file(self, nr);
+	w.fd = gmem_create(&self->g, nr);
 	us = time_to_populate(self, w.fd, nr);
 	close(w.fd);
 
 	for (i = 0; i < 10; i++) {
-		w.fd = create_file(self, nr);
-		bind_file(self, w.fd, nr);
+		w.fd = gmem_create(&self->g, nr);
+		gmem_bind(&self->g, w.fd, nr);
 		w.done = false;
 		pthread_create(&thread, NULL, populate_thread, &w);
 		usleep(us * (i + 1) / 16);
@@ -1679,25 +1334,20 @@ TEST_F_TIMEOUT(life, close_populating, TIMEOUT)
 		if (w.error)
 			EXPECT_EQ(EBADF, w.error);
 		EXPECT_HELD(0, 0);
-		vm_set_user_memory_region2(self->vm, TEST_SLOT,
-					   KVM_MEM_GUEST_MEMFD, 0, 0, NULL,
-					   -1, 0);
+		gmem_unbind(&self->g);
 	}
 	ksft_print_msg("%d of 10 were closed meanwhile\n", early);
 	EXPECT_LT(0, early);
 }
 
-static void *vcpu_until_closed(void *vcpu)
+static void *vcpu_until_closed(void *arg)
 {
-	struct kvm_vcpu *v = vcpu;
-	struct ucall uc;
-	int r;
+	struct kvm_vcpu *vcpu = arg;
+	int r = run_vcpu(vcpu);
 
-	r = _vcpu_run(v);
-	if (r)
-		return (void *)(long)(errno == EFAULT &&
-				      v->run->exit_reason == KVM_EXIT_MEMORY_FAULT);
-	return (void *)(long)(get_ucall(v, &uc) == UCALL_SYNC ? 2 : 0);
+	if (r == EFAULT && vcpu->run->exit_reason != KVM_EXIT_MEMORY_FAULT)
+		r = -1;
+	return (void *)(long)r;
 }
 
 /* The same while the guest does. */
@@ -1710,38 +1360,31 @@ TEST_F_TIMEOUT(life, close_under_guest, TIMEOUT)
 	if (!nr)
 		SKIP(return, "1G takes too long, others want 4 free pages");
 
-	fd = create_file(self, nr);
+	fd = gmem_create(&self->g, nr);
 	us = time_to_populate(self, fd, nr);
 	close(fd);
-	/* Get the guest's code and stack mapped. */
-	run_cmd(self->vm, self->vcpu[0], OP_NONE, 0, 0, 0);
-
 	for (i = 0; i < 10; i++) {
-		fd = create_file(self, nr);
-		bind_file(self, fd, nr);
-		set_cmd(self->vm, OP_TOUCH, 0, nr * self->page_size, 1);
-		pthread_create(&thread, NULL, vcpu_until_closed, self->vcpu[0]);
+		fd = gmem_create(&self->g, nr);
+		gmem_bind(&self->g, fd, nr);
+		set_cmd(&self->g, OP_TOUCH, 0, nr * self->g.page_size, 1);
+		pthread_create(&thread, NULL, vcpu_until_closed, self->g.vcpu[0]);
 		usleep(us * (i + 1) / 16);
 		close(fd);
 		pthread_join(thread, (void **)&result);
 		EXPECT_HELD(0, 0);
-		EXPECT_NE(0, result);
-		vm_set_user_memory_region2(self->vm, TEST_SLOT,
-					   KVM_MEM_GUEST_MEMFD, 0, 0, NULL,
-					   -1, 0);
-		if (result != 1)
+		gmem_unbind(&self->g);
+		if (!result)
 			continue;
+		EXPECT_EQ(EFAULT, result);
 
 		/* The access was not carried out: give it memory to end with. */
 		faulted++;
-		fd = create_file(self, nr);
-		bind_file(self, fd, nr);
-		run_vcpu(self->vcpu[0]);
+		fd = gmem_create(&self->g, nr);
+		gmem_bind(&self->g, fd, nr);
+		EXPECT_EQ(0, run_vcpu(self->g.vcpu[0]));
 		close(fd);
 		EXPECT_HELD(0, 0);
-		vm_set_user_memory_region2(self->vm, TEST_SLOT,
-					   KVM_MEM_GUEST_MEMFD, 0, 0, NULL,
-					   -1, 0);
+		gmem_unbind(&self->g);
 	}
 	ksft_print_msg("%d of 10 met a file that was closed\n", faulted);
 	EXPECT_LT(0, faulted);
@@ -1751,7 +1394,7 @@ TEST_F_TIMEOUT(life, close_under_guest, TIMEOUT)
  * Errors
  */
 
-enum operation { OP_CREATE, OP_POPULATE, OP_BIND };
+enum operation { CREATE, POPULATE, TOUCH, BIND };
 
 /*
  * The error of an operation, by the system calls alone: those of the library
@@ -1763,20 +1406,22 @@ static int do_operation(life_data *self, enum operation op, int *fd, long nr)
 		.slot = TEST_SLOT,
 		.flags = KVM_MEM_GUEST_MEMFD,
 		.guest_phys_addr = TEST_GPA,
-		.memory_size = nr * self->page_size,
-		.userspace_addr = (uintptr_t)self->hva,
+		.memory_size = nr * self->g.page_size,
+		.userspace_addr = (uintptr_t)self->g.hva,
 		.guest_memfd = *fd,
 	};
 
 	switch (op) {
-	case OP_CREATE:
-		*fd = __vm_create_guest_memfd(self->vm, nr * self->page_size,
-					      self->flags);
+	case CREATE:
+		*fd = __vm_create_guest_memfd(self->g.vm, nr * self->g.page_size,
+					      self->g.flags);
 		return *fd < 0 ? errno : 0;
-	case OP_POPULATE:
-		return populate(*fd, self->page_size, nr - 1, 1);
-	case OP_BIND:
-		return ioctl(self->vm->fd, KVM_SET_USER_MEMORY_REGION2,
+	case POPULATE:
+		return gmem_populate(&self->g, *fd, nr - 1, 1);
+	case TOUCH:
+		return gmem_touch(&self->g, nr - 1);
+	case BIND:
+		return ioctl(self->g.vm->fd, KVM_SET_USER_MEMORY_REGION2,
 			     &region) ? errno : 0;
 	}
 	return -1;
@@ -1785,16 +1430,15 @@ static int do_operation(life_data *self, enum operation op, int *fd, long nr)
 static void undo_operation(life_data *self, enum operation op, int fd, long nr)
 {
 	switch (op) {
-	case OP_CREATE:
+	case CREATE:
 		close(fd);
 		break;
-	case OP_POPULATE:
-		TEST_ASSERT(!punch(fd, self->page_size, nr - 1, 1), "cannot punch");
+	case POPULATE:
+	case TOUCH:
+		TEST_ASSERT(!gmem_punch(&self->g, fd, nr - 1, 1), "cannot punch");
 		break;
-	case OP_BIND:
-		vm_set_user_memory_region2(self->vm, TEST_SLOT,
-					   KVM_MEM_GUEST_MEMFD, 0, 0, NULL,
-					   -1, 0);
+	case BIND:
+		gmem_unbind(&self->g);
 		break;
 	}
 }
@@ -1803,7 +1447,7 @@ static void undo_operation(life_data *self, enum operation op, int fd, long nr)
 static void inject(struct __test_metadata *_metadata, life_data *self,
 		   enum operation op, int fd, long nr)
 {
-	const long reserved = op == OP_CREATE ? 0 : nr;
+	const long reserved = op == CREATE ? 0 : nr;
 	int fail_nth, fail_all, n, r, left, failed = 0, survived = 0;
 	char text[32];
 
@@ -1837,8 +1481,8 @@ static void inject(struct __test_metadata *_metadata, life_data *self,
 			}
 			EXPECT_EQ(0, left);
 			failed++;
-			if (op == OP_POPULATE)
-				EXPECT_EQ(0, nr_allocated(fd, self->page_size));
+			if (op == POPULATE || op == TOUCH)
+				EXPECT_EQ(0, gmem_nr_allocated(&self->g, fd));
 		} else {
 			undo_operation(self, op, fd, nr);
 			survived++;
@@ -1869,7 +1513,7 @@ static void inject(struct __test_metadata *_metadata, life_data *self,
 
 TEST_F_TIMEOUT(life, fail_create, TIMEOUT)
 {
-	inject(_metadata, self, OP_CREATE, -1, variant->nr);
+	inject(_metadata, self, CREATE, -1, variant->nr);
 }
 
 TEST_F_TIMEOUT(life, fail_populate, TIMEOUT)
@@ -1879,8 +1523,22 @@ TEST_F_TIMEOUT(life, fail_populate, TIMEOUT)
 	if (variant->page_shift == 30)
 		SKIP(return, "1G takes too long");
 
-	fd = create_file(self, variant->nr);
-	inject(_metadata, self, OP_POPULATE, fd, variant->nr);
+	fd = gmem_create(&self->g, variant->nr);
+	inject(_metadata, self, POPULATE, fd, variant->nr);
+	close(fd);
+}
+
+/* The guest tries the same access again. */
+TEST_F_TIMEOUT(life, fail_touch, TIMEOUT)
+{
+	int fd;
+
+	if (variant->page_shift == 30)
+		SKIP(return, "1G takes too long");
+
+	fd = gmem_create(&self->g, variant->nr);
+	gmem_bind(&self->g, fd, variant->nr);
+	inject(_metadata, self, TOUCH, fd, variant->nr);
 	close(fd);
 }
 
@@ -1888,22 +1546,26 @@ TEST_F_TIMEOUT(life, fail_bind, TIMEOUT)
 {
 	int fd;
 
-	fd = create_file(self, variant->nr);
-	inject(_metadata, self, OP_BIND, fd, variant->nr);
+	fd = gmem_create(&self->g, variant->nr);
+	inject(_metadata, self, BIND, fd, variant->nr);
 	close(fd);
 }
 
 /* A file of 2 pages of 2M is all that keeps KVM busy, or a path to it. */
 static int hold(unsigned int seconds, bool path_only)
 {
-	struct kvm_vm *vm = vm_create_barebones();
+	struct gmem g = {
+		.vm = vm_create_barebones(),
+		.page_size = SZ_2M,
+		.flags = hugetlb_flags(21),
+	};
 	char path[64];
 	int fd;
 
-	fd = vm_create_guest_memfd(vm, 2 * SZ_2M, hugetlb_flags(21));
-	if (populate(fd, SZ_2M, 0, 2))
+	fd = gmem_create(&g, 2);
+	if (gmem_populate(&g, fd, 0, 2))
 		return 1;
-	kvm_vm_free(vm);
+	gmem_free_vm(&g);
 	if (path_only) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 		if (open(path, O_PATH) < 0)
@@ -1924,11 +1586,12 @@ int main(int argc, char **argv)
 		return hold(atoi(argv[2]), !strcmp(argv[1], "--hold-path"));
 
 	if (argc == 7 && !strcmp(argv[1], "--serve")) {
+		struct gmem g = { .page_size = atol(argv[3]) };
+
 		out = atoi(argv[6]);
 		if (write(out, &r, sizeof(r)) != sizeof(r))
 			return 1;
-		serve(atoi(argv[2]), atol(argv[3]), atol(argv[4]), atoi(argv[5]),
-		      out);
+		serve(&g, atoi(argv[2]), atol(argv[4]), atoi(argv[5]), out);
 	}
 
 	return test_harness_run(argc, argv);

@@ -7,11 +7,13 @@
  * A file is created with all of its pages or not at all.  Once it is there,
  * populating it never fails.
  *
- * Needs root, and nobody else may use the pools.  The tests resize them.
+ * Needs root, and the pools to itself: it resizes them.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,26 +24,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <linux/falloc.h>
 #include <linux/kernel-page-flags.h>
 #include <linux/sizes.h>
 
+#include "guest_memfd_util.h"
 #include "kvm_util.h"
 #include "kvm_test_harness.h"
-#include "guest_visitor.h"
-#include "hugetlb_pool.h"
 #include "numaif.h"
-#include "processor.h"
 #include "test_util.h"
-#include "ucall_common.h"
 
-#define TEST_SLOT	10
 /* Seconds.  A debug kernel on an emulated CPU takes its time. */
 #define TIMEOUT		600
 /* For what takes no time if it is done at all; also seconds */
 #define PATIENCE	60
-/* What is mapped for the guest, and the room for memory in userspace */
-#define GUEST_SIZE	(4ULL * SZ_1G)
 
 #define MEMORY		"/sys/devices/system/memory"
 #define MAX_BLOCKS	1024
@@ -49,13 +44,7 @@
 /* Shared with the parent, which undoes what the test has changed */
 FIXTURE(reserved)
 {
-	struct kvm_vm *vm;
-	struct kvm_vcpu *vcpu;
-	struct pool_count before;
-	size_t page_size;
-	u64 flags;
-	bool private;
-	void *hva;
+	struct gmem g;
 	pid_t offliner;
 	int block;		/* that it takes offline */
 	long movable;		/* sysctl vm.movable_gigantic_pages */
@@ -87,22 +76,6 @@ FIXTURE_VARIANT_ADD(reserved, default_1g)
 	.vm_type = KVM_X86_DEFAULT_VM,
 };
 
-/* Of one node, or of all of them if that is negative */
-static bool resize_pool(size_t page_size, int node, long nr)
-{
-	char dir[128], str[32];
-
-	if (node < 0)
-		snprintf(dir, sizeof(dir), "/sys/kernel/mm/hugepages/hugepages-%zukB",
-			 page_size >> 10);
-	else
-		snprintf(dir, sizeof(dir),
-			 "/sys/devices/system/node/node%d/hugepages/hugepages-%zukB",
-			 node, page_size >> 10);
-	snprintf(str, sizeof(str), "%ld", nr);
-	return write_string(dir, "nr_hugepages", str);
-}
-
 /* Resizing does what it can before it returns, and does not say what it could. */
 static bool set_pool(size_t page_size, long nr)
 {
@@ -114,81 +87,19 @@ static bool set_pool(size_t page_size, long nr)
 	return now.nr == nr && now.free == nr && !now.resv && !now.surplus;
 }
 
-static void restore_pool(size_t page_size, const struct pool_count *p)
-{
-	int i;
-
-	for (i = 0; i < MAX_NODES && p->node[i].nr >= 0; i++)
-		resize_pool(page_size, i, p->node[i].nr);
-}
-
-/* What is put comes back to its pool soon, but not at once. */
-static bool pool_is(size_t page_size, const struct pool_count *want)
-{
-	struct pool_count now;
-	int i;
-
-	for (i = 0; i < PATIENCE * 100; i++) {
-		read_pool(page_size, &now);
-		if (!memcmp(want, &now, sizeof(now)))
-			return true;
-		usleep(10000);
-	}
-	print_pool("want", want);
-	print_pool("have", &now);
-	return false;
-}
-
-static bool wait_for_pool(size_t page_size, long nr, long free, long resv,
-			  long surplus)
-{
-	struct pool_count now;
-	int i;
-
-	for (i = 0; i < PATIENCE * 100; i++) {
-		read_pool(page_size, &now);
-		if (now.nr == nr && now.free == free && now.resv == resv &&
-		    now.surplus == surplus)
-			return true;
-		usleep(10000);
-	}
-	print_pool("have", &now);
-	return false;
-}
-
 FIXTURE_SETUP(reserved)
 {
-	struct vm_shape shape = {
-		.mode = VM_MODE_DEFAULT,
-		.type = variant->vm_type,
-	};
+	const char *reason;
 
-	self->page_size = 1UL << variant->page_shift;
 	self->block = -1;
 	self->movable = -1;
-	read_pool(self->page_size, &self->before);
-	if (!(kvm_check_cap(KVM_CAP_VM_TYPES) & BIT(variant->vm_type)))
-		SKIP(return, "no VMs of that type");
-	if (!(kvm_check_cap(KVM_CAP_GUEST_MEMFD_HUGETLB) &
-	      BIT(variant->page_shift - 12)))
-		SKIP(return, "no huge pages of that size");
 	if (geteuid())
 		SKIP(return, "needs root");
-	if (self->before.resv || self->before.surplus ||
-	    self->before.free != self->before.nr)
+	reason = gmem_setup(&self->g, variant->page_shift, variant->vm_type, 0);
+	if (reason)
+		SKIP(return, "%s", reason);
+	if (self->g.avail != self->g.before.nr || self->g.before.surplus)
 		SKIP(return, "the pool is in use");
-
-	self->flags = hugetlb_flags(variant->page_shift);
-	self->private = variant->vm_type == KVM_X86_SW_PROTECTED_VM;
-	if (!self->private)
-		self->flags |= GUEST_MEMFD_FLAG_MMAP;
-
-	self->vm = __vm_create_with_vcpus(shape, 1, 0, guest_code, &self->vcpu);
-	self->hva = mmap(NULL, GUEST_SIZE + SZ_1G, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	ASSERT_NE(MAP_FAILED, self->hva);
-	self->hva = align_ptr_up(self->hva, SZ_1G);
-	virt_map_level(self->vm, TEST_GPA, TEST_GPA, GUEST_SIZE, PG_LEVEL_1G);
 }
 
 static void stop_offliner(reserved_data *self)
@@ -202,7 +113,7 @@ static void stop_offliner(reserved_data *self)
 	}
 	if (self->block >= 0) {
 		snprintf(dir, sizeof(dir), MEMORY "/memory%d", self->block);
-		write_string(dir, "state", "online");
+		cg_write(dir, "state", "online");
 		self->block = -1;
 	}
 }
@@ -215,86 +126,19 @@ FIXTURE_TEARDOWN_PARENT(reserved)
 	self->offliner = 0;
 	stop_offliner(self);
 	if (self->movable >= 0)
-		write_string("/proc/sys/vm", "movable_gigantic_pages",
-			     self->movable ? "1" : "0");
-	restore_pool(self->page_size, &self->before);
-	EXPECT_TRUE(pool_is(self->page_size, &self->before));
+		cg_write_numeric("/proc/sys/vm", "movable_gigantic_pages",
+				 self->movable);
+	restore_pool(self->g.page_size, &self->g.before);
+	EXPECT_TRUE(pool_same_soon(self->g.page_size, &self->g.before));
 }
 
-static int create_file(reserved_data *self, long nr_pages)
-{
-	return vm_create_guest_memfd(self->vm, nr_pages * self->page_size,
-				     self->flags);
-}
-
-/* The error of creating a file, 0 if it was created (and is closed again) */
-static int create_errno(reserved_data *self, long nr_pages)
-{
-	int fd = __vm_create_guest_memfd(self->vm, nr_pages * self->page_size,
-					 self->flags);
-
-	if (fd < 0)
-		return errno;
-
-	close(fd);
-	return 0;
-}
-
-static void bind_file(reserved_data *self, int fd, long nr_pages)
-{
-	const u64 size = nr_pages * self->page_size;
-
-	vm_set_user_memory_region2(self->vm, TEST_SLOT, KVM_MEM_GUEST_MEMFD,
-				   TEST_GPA, size, self->hva, fd, 0);
-	if (self->private)
-		vm_mem_set_private(self->vm, TEST_GPA, size);
-}
-
-static void unbind_file(reserved_data *self)
-{
-	vm_set_user_memory_region2(self->vm, TEST_SLOT, KVM_MEM_GUEST_MEMFD,
-				   0, 0, NULL, -1, 0);
-}
-
-static int fallocate_errno(reserved_data *self, int fd, long page, long nr_pages)
-{
-	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, page * self->page_size,
-		      nr_pages * self->page_size))
-		return errno;
-	return 0;
-}
-
-static int punch_errno(reserved_data *self, int fd, long page, long nr_pages)
-{
-	if (fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE,
-		      page * self->page_size, nr_pages * self->page_size))
-		return errno;
-	return 0;
-}
-
-/*
- * Have the guest write to a page.  After an error the guest is still at it, so the
- * next call must be for the same page.
- */
-static int touch_errno(reserved_data *self, long page)
-{
-	struct ucall uc;
-
-	set_cmd(self->vm, OP_TOUCH, page * self->page_size, SZ_4K, 1);
-	if (_vcpu_run(self->vcpu))
-		return errno;
-
-	TEST_ASSERT(get_ucall(self->vcpu, &uc) == UCALL_SYNC, "the guest failed");
-	return 0;
-}
-
-static int touch_all_errno(reserved_data *self, long nr_pages)
+static int touch_all(struct gmem *g, long nr_pages)
 {
 	long page;
 	int r;
 
 	for (page = 0; page < nr_pages; page++) {
-		r = touch_errno(self, page);
+		r = gmem_touch(g, page);
 		if (r)
 			return r;
 	}
@@ -312,25 +156,82 @@ static void bind_to_node(int node)
 	kvm_set_mempolicy(MPOL_BIND, &mask, BITS_PER_LONG);
 }
 
+static long now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/*
+ * In each round a thread punches the first page, a few times, while the other
+ * task populates it.  Then it stops: if it did not, the guest might never get a
+ * page mapped before that is punched.
+ */
 struct puncher {
-	reserved_data *self;
+	struct gmem *g;
 	int fd;
+	long us;		/* that populating takes, at least */
+	long round;		/* that the other task has begun */
+	long punched;		/* the last round with a punched page */
+	long called;		/* the last one in which the other task populates */
+	bool populating;	/* it still does */
+	long over;		/* the last round that is over */
+	long overlaps;		/* pages punched while it did */
 	int error;
 	bool stop;
-	long nr;
 };
 
-/* Punch the first page over and over. */
+static void punch_once(struct puncher *p)
+{
+	bool populating = READ_ONCE(p->populating);
+	int r = gmem_punch(p->g, p->fd, 0, 1);
+
+	if (r)
+		WRITE_ONCE(p->error, r);
+	p->overlaps += populating && READ_ONCE(p->populating);
+}
+
+static void punch_in_round(struct puncher *p, long round)
+{
+	const int nr = p->g->page_size == SZ_1G ? 1 : 3;
+	long until;
+	int i;
+
+	punch_once(p);
+	WRITE_ONCE(p->punched, round);
+	while (READ_ONCE(p->called) != round)
+		sched_yield();
+	/* At once, and at any other point of what the other task does */
+	for (i = 0; i < nr; i++) {
+		until = now_us() + READ_ONCE(p->us) * ((5 * i + 3 * (round - 1)) % 8) / 8;
+		while (now_us() < until)
+			;
+		punch_once(p);
+	}
+	WRITE_ONCE(p->over, round);
+}
+
 static void *punch(void *arg)
 {
 	struct puncher *p = arg;
+	long round;
 
 	bind_to_node(0);
-	while (!READ_ONCE(p->stop) && !p->error) {
-		WRITE_ONCE(p->error, punch_errno(p->self, p->fd, 0, 1));
-		WRITE_ONCE(p->nr, p->nr + 1);
+	while (!READ_ONCE(p->stop)) {
+		round = READ_ONCE(p->round);
+		if (round != p->over)
+			punch_in_round(p, round);
+		else
+			sched_yield();
 	}
 	return NULL;
+}
+
+static int populate(struct puncher *p, bool guest)
+{
+	return guest ? gmem_touch(p->g, 0) : gmem_populate(p->g, p->fd, 0, 1);
 }
 
 /*
@@ -338,59 +239,70 @@ static void *punch(void *arg)
  * only.  The one that populates therefore has to get the very page that the other
  * one has just punched.
  */
-static void race_for_page(struct __test_metadata *_metadata, reserved_data *self,
+static void race_for_page(struct __test_metadata *_metadata, struct gmem *g,
 			  bool guest, long rounds)
 {
-	struct puncher p = { .self = self };
+	struct puncher p = { .g = g };
 	struct pool_count now;
 	pthread_t thread;
-	long i, last = 0;
+	long start;
 	int r = 0;
 
-	if (self->before.node[1].nr < 0)
+	if (g->before.node[1].nr < 0)
 		SKIP(return, "needs 2 nodes");
-	restore_pool(self->page_size, &(struct pool_count) {
+	restore_pool(g->page_size, &(struct pool_count) {
 		.node = { { .nr = 1 }, { .nr = 1 }, { .nr = -1 } } });
-	read_pool(self->page_size, &now);
+	read_pool(g->page_size, &now);
 	if (now.node[0].free != 1 || now.node[1].free != 1)
 		SKIP(return, "no memory for a huge page on each node");
 
-	p.fd = create_file(self, 2);
-	bind_file(self, p.fd, 2);
+	p.fd = gmem_create(g, 2);
+	gmem_bind(g, p.fd, 2);
 	bind_to_node(0);
-	ASSERT_EQ(0, pthread_create(&thread, NULL, punch, &p));
+	start = now_us();
+	ASSERT_EQ(0, populate(&p, guest));
+	p.us = now_us() - start;
 
-	/* Each round is to meet a page that was punched since the last one. */
-	for (i = 0; i < rounds && !r; i++) {
-		while (READ_ONCE(p.nr) == last && !READ_ONCE(p.error))
+	ASSERT_EQ(0, pthread_create(&thread, NULL, punch, &p));
+	while (p.round < rounds && !r) {
+		WRITE_ONCE(p.round, p.round + 1);
+		while (READ_ONCE(p.punched) != p.round)
 			sched_yield();
-		last = READ_ONCE(p.nr);
-		r = guest ? touch_errno(self, 0) :
-			    fallocate_errno(self, p.fd, 0, 1);
+		start = now_us();
+		WRITE_ONCE(p.populating, true);
+		WRITE_ONCE(p.called, p.round);
+		r = populate(&p, guest);
+		WRITE_ONCE(p.populating, false);
+		WRITE_ONCE(p.us, min_t(long, p.us, now_us() - start));
+		while (READ_ONCE(p.over) != p.round)
+			sched_yield();
 	}
-	EXPECT_EQ(0, r)
-		ksft_print_msg("populating failed in round %ld\n", i);
 	WRITE_ONCE(p.stop, true);
 	ASSERT_EQ(0, pthread_join(thread, NULL));
+	EXPECT_EQ(0, r)
+		ksft_print_msg("populating failed in round %ld\n", p.round);
 	EXPECT_EQ(0, p.error);
+	ksft_print_msg("%ld punches met a task that populates, in %ld rounds of %ld us\n",
+		       p.overlaps, p.round, p.us);
+	EXPECT_LT(0, p.overlaps);
 
 	/* Nothing was lost. */
-	EXPECT_EQ(0, fallocate_errno(self, p.fd, 0, 1));
-	EXPECT_TRUE(wait_for_pool(self->page_size, 2, 1, 1, 0));
-	unbind_file(self);
+	EXPECT_EQ(0, gmem_populate(g, p.fd, 0, 1));
+	EXPECT_TRUE(pool_is_soon(g->page_size, 2, 1, 1, 0));
+	gmem_unbind(g);
 	close(p.fd);
-	EXPECT_TRUE(wait_for_pool(self->page_size, 2, 2, 0, 0));
+	EXPECT_TRUE(pool_is_soon(g->page_size, 2, 2, 0, 0));
 }
 
 TEST_F_TIMEOUT(reserved, fallocate_races_punch, TIMEOUT)
 {
-	race_for_page(_metadata, self, false,
+	race_for_page(_metadata, &self->g, false,
 		      variant->page_shift == 30 ? 3 : 1000);
 }
 
 TEST_F_TIMEOUT(reserved, guest_races_punch, TIMEOUT)
 {
-	race_for_page(_metadata, self, true,
+	race_for_page(_metadata, &self->g, true,
 		      variant->page_shift == 30 ? 3 : 500);
 }
 
@@ -400,16 +312,16 @@ TEST_F_TIMEOUT(reserved, create_after_close, TIMEOUT)
 	const long nr = variant->page_shift == 30 ? 1 : 8;
 	int i, fd;
 
-	if (!set_pool(self->page_size, nr))
+	if (!set_pool(self->g.page_size, nr))
 		SKIP(return, "no memory for %ld huge pages", nr);
 
 	for (i = 0; i < (variant->page_shift == 30 ? 2 : 100); i++) {
-		fd = __vm_create_guest_memfd(self->vm, nr * self->page_size,
-					     self->flags);
+		fd = __vm_create_guest_memfd(self->g.vm, nr * self->g.page_size,
+					     self->g.flags);
 		ASSERT_LE(0, fd)
 			ksft_print_msg("creating file %d failed: %s\n", i,
 				       strerror(errno));
-		ASSERT_EQ(0, fallocate_errno(self, fd, 0, nr));
+		ASSERT_EQ(0, gmem_populate(&self->g, fd, 0, nr));
 		close(fd);
 	}
 }
@@ -420,33 +332,20 @@ TEST_F_TIMEOUT(reserved, create_after_close, TIMEOUT)
 
 static size_t block_size(void)
 {
-	static size_t size;
-	FILE *f;
+	char text[32] = "";
 
-	if (size)
-		return size;
-	f = fopen(MEMORY "/block_size_bytes", "r");
-	if (!f)
-		return 0;
-	if (fscanf(f, "%zx", &size) != 1)
-		size = 0;
-	fclose(f);
-	return size;
+	/* In hexadecimal */
+	cg_read(MEMORY, "block_size_bytes", text, sizeof(text));
+	return strtoul(text, NULL, 16);
 }
 
 static bool block_is_movable(int block)
 {
-	char path[96], zone[32] = "";
-	FILE *f;
+	char dir[96], zone[64];
 
-	snprintf(path, sizeof(path), MEMORY "/memory%d/valid_zones", block);
-	f = fopen(path, "r");
-	if (!f)
-		return false;
-	if (fscanf(f, "%31s", zone) != 1)
-		zone[0] = 0;
-	fclose(f);
-	return !strcmp(zone, "Movable");
+	snprintf(dir, sizeof(dir), MEMORY "/memory%d", block);
+	return !cg_read(dir, "valid_zones", zone, sizeof(zone)) &&
+	       !strncmp(zone, "Movable", 7);
 }
 
 static bool have_movable(void)
@@ -536,7 +435,7 @@ static void start_offliner(reserved_data *self, int block)
 	}
 
 	snprintf(dir, sizeof(dir), MEMORY "/memory%d", block);
-	_exit(write_string(dir, "state", "offline") ? 0 : errno);
+	_exit(-cg_write(dir, "state", "offline"));
 }
 
 static bool offliner_runs(reserved_data *self)
@@ -603,16 +502,16 @@ static const char *movable_pool(reserved_data *self, long nr)
 	if (!have_movable())
 		return "no memory in ZONE_MOVABLE";
 	/* For pages of 1G it has to be allowed. */
-	if (self->page_size == SZ_1G) {
-		self->movable = read_count("/proc/sys/vm", "movable_gigantic_pages");
+	if (self->g.page_size == SZ_1G) {
+		self->movable = cg_read_long("/proc/sys/vm", "movable_gigantic_pages");
 		if (self->movable < 0 ||
-		    !write_string("/proc/sys/vm", "movable_gigantic_pages", "1"))
+		    cg_write("/proc/sys/vm", "movable_gigantic_pages", "1"))
 			return "no movable pages of 1G";
 	}
-	if (!resize_pool(self->page_size, -1, 0) ||
-	    !set_pool(self->page_size, nr))
+	if (!resize_pool(self->g.page_size, -1, 0) ||
+	    !set_pool(self->g.page_size, nr))
 		return "no memory for the huge pages";
-	if (!nr_huge_movable(self->page_size))
+	if (!nr_huge_movable(self->g.page_size))
 		return "no huge page of the pool is in ZONE_MOVABLE";
 	return NULL;
 }
@@ -629,25 +528,25 @@ TEST_F_TIMEOUT(reserved, all_movable, TIMEOUT)
 		SKIP(return, "%s", reason);
 
 	/* The file has them exchanged for others, and no count is changed. */
-	read_pool(self->page_size, &before);
-	fd = create_file(self, nr);
-	EXPECT_EQ(0, nr_huge_movable(self->page_size));
+	read_pool(self->g.page_size, &before);
+	fd = gmem_create(&self->g, nr);
+	EXPECT_EQ(0, nr_huge_movable(self->g.page_size));
 	before.resv = nr;
-	EXPECT_TRUE(pool_is(self->page_size, &before));
-	EXPECT_EQ(ENOMEM, create_errno(self, 1));
+	EXPECT_TRUE(pool_same_soon(self->g.page_size, &before));
+	EXPECT_EQ(ENOMEM, gmem_create_errno(&self->g, 1));
 
-	bind_file(self, fd, nr);
-	EXPECT_EQ(0, fallocate_errno(self, fd, 0, (nr + 1) / 2));
-	EXPECT_EQ(0, touch_all_errno(self, nr));
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, 0, 0, 0));
-	EXPECT_EQ(0, punch_errno(self, fd, 0, nr));
-	EXPECT_TRUE(pool_is(self->page_size, &before));
-	EXPECT_EQ(0, touch_all_errno(self, nr));
+	gmem_bind(&self->g, fd, nr);
+	EXPECT_EQ(0, gmem_populate(&self->g, fd, 0, (nr + 1) / 2));
+	EXPECT_EQ(0, touch_all(&self->g, nr));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, 0, 0, 0));
+	EXPECT_EQ(0, gmem_punch(&self->g, fd, 0, nr));
+	EXPECT_TRUE(pool_same_soon(self->g.page_size, &before));
+	EXPECT_EQ(0, touch_all(&self->g, nr));
 
-	unbind_file(self);
+	gmem_unbind(&self->g);
 	close(fd);
 	before.resv = 0;
-	EXPECT_TRUE(pool_is(self->page_size, &before));
+	EXPECT_TRUE(pool_same_soon(self->g.page_size, &before));
 }
 
 /* A block that pages of the pool were in is being taken offline all the time. */
@@ -668,7 +567,7 @@ TEST_F_TIMEOUT(reserved, all_movable_offlining, TIMEOUT)
 	if (reason)
 		SKIP(return, "%s", reason);
 	for (i = 0; i < MAX_BLOCKS; i++) {
-		n = held[i] ? nr_huge_in_block(i, self->page_size) : 0;
+		n = held[i] ? nr_huge_in_block(i, self->g.page_size) : 0;
 		if (n > most) {
 			most = n;
 			block = i;
@@ -677,57 +576,43 @@ TEST_F_TIMEOUT(reserved, all_movable_offlining, TIMEOUT)
 	if (block < 0)
 		SKIP(return, "no block has pages of the pool and others");
 
-	fd = create_file(self, nr);
-	bind_file(self, fd, nr);
+	fd = gmem_create(&self->g, nr);
+	gmem_bind(&self->g, fd, nr);
 	start_offliner(self, block);
 	ASSERT_TRUE(wait_for_isolation(self));
 
-	EXPECT_EQ(0, fallocate_errno(self, fd, 0, nr / 2));
-	EXPECT_EQ(0, touch_all_errno(self, nr));
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, 0, 0, 0));
-	EXPECT_EQ(0, punch_errno(self, fd, 0, nr));
-	EXPECT_EQ(0, fallocate_errno(self, fd, 0, nr));
+	EXPECT_EQ(0, gmem_populate(&self->g, fd, 0, nr / 2));
+	EXPECT_EQ(0, touch_all(&self->g, nr));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, 0, 0, 0));
+	EXPECT_EQ(0, gmem_punch(&self->g, fd, 0, nr));
+	EXPECT_EQ(0, gmem_populate(&self->g, fd, 0, nr));
 	EXPECT_TRUE(offliner_runs(self))
 		ksft_print_msg("taking the block offline has ended before\n");
 	stop_offliner(self);
 
-	unbind_file(self);
+	gmem_unbind(&self->g);
 	close(fd);
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, nr, 0, 0));
-}
-
-static size_t free_memory(void)
-{
-	size_t kb = 0;
-	char line[128];
-	FILE *f;
-
-	f = fopen("/proc/meminfo", "r");
-	TEST_ASSERT(f, "no /proc/meminfo");
-	while (!kb && fgets(line, sizeof(line), f))
-		sscanf(line, "MemFree: %zu", &kb);
-	fclose(f);
-	return kb << 10;
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, nr, 0, 0));
 }
 
 /* More than there is memory for: all or none, and never at the time of use. */
 TEST_F_TIMEOUT(reserved, more_than_lendable, TIMEOUT)
 {
+	long nr, kb = cg_read_key_long("/proc", "meminfo", "MemFree:");
 	struct pool_count before;
 	const char *reason;
-	long nr;
 
 	if (variant->page_shift != 21)
 		SKIP(return, "for pages of 2M");
 	/* Leave some for others, but too little to exchange the movable ones. */
-	reason = movable_pool(self, free_memory() / 8 * 7 / self->page_size);
+	reason = movable_pool(self, kb / 8 * 7 / (self->g.page_size >> 10));
 	if (reason)
 		SKIP(return, "%s", reason);
 
-	read_pool(self->page_size, &before);
+	read_pool(self->g.page_size, &before);
 	nr = before.nr;
-	EXPECT_EQ(ENOMEM, create_errno(self, nr));
-	EXPECT_TRUE(pool_is(self->page_size, &before));
+	EXPECT_EQ(ENOMEM, gmem_create_errno(&self->g, nr));
+	EXPECT_TRUE(pool_same_soon(self->g.page_size, &before));
 }
 
 static void *map_hugetlb(size_t size, int flags)
@@ -773,17 +658,17 @@ static const char *mixed_pool(reserved_data *self, long nr, long nr_lendable)
 	const char *reason;
 	int fd;
 
-	if (self->page_size != SZ_2M)
+	if (self->g.page_size != SZ_2M)
 		return "for pages of 2M";
 	reason = movable_pool(self, nr);
 	if (reason)
 		return reason;
 
 	/* The pages that are exchanged for a file stay. */
-	fd = create_file(self, nr_lendable);
+	fd = gmem_create(&self->g, nr_lendable);
 	close(fd);
-	wait_for_pool(self->page_size, nr, nr, 0, 0);
-	return nr_huge_movable(self->page_size) ? NULL :
+	pool_is_soon(self->g.page_size, nr, nr, 0, 0);
+	return nr_huge_movable(self->g.page_size) ? NULL :
 		"no huge page of the pool is in ZONE_MOVABLE";
 }
 
@@ -799,36 +684,36 @@ TEST_F_TIMEOUT(reserved, hugetlbfs_takes_the_others, TIMEOUT)
 		SKIP(return, "%s", reason);
 
 	n = nr - lendable;
-	fd = create_file(self, lendable);
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, nr, lendable, 0));
-	EXPECT_EQ(MAP_FAILED, map_hugetlb((n + 1) * self->page_size, 0));
+	fd = gmem_create(&self->g, lendable);
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, nr, lendable, 0));
+	EXPECT_EQ(MAP_FAILED, map_hugetlb((n + 1) * self->g.page_size, 0));
 
 	/* Without a reservation it takes what it can get. */
-	mem = map_hugetlb(nr * self->page_size, MAP_NORESERVE);
+	mem = map_hugetlb(nr * self->g.page_size, MAP_NORESERVE);
 	ASSERT_NE(MAP_FAILED, mem);
-	EXPECT_EQ(n, touch_hugetlb(self->page_size, mem, nr));
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, lendable, lendable, 0));
-	bind_file(self, fd, lendable);
-	EXPECT_EQ(0, touch_all_errno(self, lendable));
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, 0, 0, 0));
-	munmap(mem, nr * self->page_size);
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, n, 0, 0));
+	EXPECT_EQ(n, touch_hugetlb(self->g.page_size, mem, nr));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, lendable, lendable, 0));
+	gmem_bind(&self->g, fd, lendable);
+	EXPECT_EQ(0, touch_all(&self->g, lendable));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, 0, 0, 0));
+	munmap(mem, nr * self->g.page_size);
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, n, 0, 0));
 
-	/* With one, each gets its own, whoever comes first. */
-	EXPECT_EQ(0, punch_errno(self, fd, 0, lendable));
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, nr, lendable, 0));
-	mem = map_hugetlb(n * self->page_size, 0);
+	/* With one, each gets its own, in any order. */
+	EXPECT_EQ(0, gmem_punch(&self->g, fd, 0, lendable));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, nr, lendable, 0));
+	mem = map_hugetlb(n * self->g.page_size, 0);
 	ASSERT_NE(MAP_FAILED, mem);
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, nr, nr, 0));
-	EXPECT_EQ(0, fallocate_errno(self, fd, 0, lendable / 2));
-	EXPECT_EQ(n, touch_hugetlb(self->page_size, mem, n));
-	EXPECT_EQ(0, touch_all_errno(self, lendable));
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, 0, 0, 0));
-	munmap(mem, n * self->page_size);
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, nr, nr, 0));
+	EXPECT_EQ(0, gmem_populate(&self->g, fd, 0, lendable / 2));
+	EXPECT_EQ(n, touch_hugetlb(self->g.page_size, mem, n));
+	EXPECT_EQ(0, touch_all(&self->g, lendable));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, 0, 0, 0));
+	munmap(mem, n * self->g.page_size);
 
-	unbind_file(self);
+	gmem_unbind(&self->g);
 	close(fd);
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, nr, 0, 0));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, nr, 0, 0));
 }
 
 /* A pool that shrinks loses the pages that cannot be lent. */
@@ -841,25 +726,25 @@ TEST_F_TIMEOUT(reserved, shrink_keeps_lendable, TIMEOUT)
 	if (reason)
 		SKIP(return, "%s", reason);
 
-	fd = create_file(self, lendable);
-	bind_file(self, fd, lendable);
-	ASSERT_TRUE(resize_pool(self->page_size, -1, lendable + 2));
-	EXPECT_TRUE(wait_for_pool(self->page_size, lendable + 2, lendable + 2,
-				  lendable, 0));
-	ASSERT_TRUE(resize_pool(self->page_size, -1, 0));
-	EXPECT_TRUE(wait_for_pool(self->page_size, lendable, lendable, lendable,
-				  lendable));
-	EXPECT_EQ(0, nr_huge_movable(self->page_size));
+	fd = gmem_create(&self->g, lendable);
+	gmem_bind(&self->g, fd, lendable);
+	ASSERT_TRUE(resize_pool(self->g.page_size, -1, lendable + 2));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, lendable + 2, lendable + 2,
+				 lendable, 0));
+	ASSERT_TRUE(resize_pool(self->g.page_size, -1, 0));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, lendable, lendable, lendable,
+				 lendable));
+	EXPECT_EQ(0, nr_huge_movable(self->g.page_size));
 
-	EXPECT_EQ(0, touch_all_errno(self, lendable));
-	EXPECT_EQ(0, punch_errno(self, fd, 0, lendable));
-	EXPECT_TRUE(wait_for_pool(self->page_size, lendable, lendable, lendable,
-				  lendable));
-	EXPECT_EQ(0, fallocate_errno(self, fd, 0, lendable));
+	EXPECT_EQ(0, touch_all(&self->g, lendable));
+	EXPECT_EQ(0, gmem_punch(&self->g, fd, 0, lendable));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, lendable, lendable, lendable,
+				 lendable));
+	EXPECT_EQ(0, gmem_populate(&self->g, fd, 0, lendable));
 
-	unbind_file(self);
+	gmem_unbind(&self->g);
 	close(fd);
-	EXPECT_TRUE(wait_for_pool(self->page_size, 0, 0, 0, 0));
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, 0, 0, 0, 0));
 }
 
 /* Taking memory offline dissolves free pages, but none that is promised. */
@@ -875,19 +760,19 @@ TEST_F_TIMEOUT(reserved, offline_keeps_promised, TIMEOUT)
 	if (reason)
 		SKIP(return, "%s", reason);
 
-	fd = create_file(self, lendable);
-	bind_file(self, fd, lendable);
+	fd = gmem_create(&self->g, lendable);
+	gmem_bind(&self->g, fd, lendable);
 	for (block = 0; block < MAX_BLOCKS; block++) {
-		if (!nr_huge_in_block(block, self->page_size))
+		if (!nr_huge_in_block(block, self->g.page_size))
 			continue;
 		start_offliner(self, block);
 		while (offliner_runs(self))
 			usleep(1000);
 		stop_offliner(self);
 	}
-	EXPECT_TRUE(wait_for_pool(self->page_size, nr, nr, nr, 0));
-	EXPECT_EQ(0, touch_all_errno(self, lendable));
-	unbind_file(self);
+	EXPECT_TRUE(pool_is_soon(self->g.page_size, nr, nr, nr, 0));
+	EXPECT_EQ(0, touch_all(&self->g, lendable));
+	gmem_unbind(&self->g);
 	close(fd);
 }
 
@@ -930,12 +815,12 @@ TEST_F_TIMEOUT(reserved, offline_lent, TIMEOUT)
 
 	if (variant->page_shift != 30 || !block_size() || block_size() >= SZ_1G)
 		SKIP(return, "for pages that are larger than a memory block");
-	if (self->before.free < 1)
+	if (self->g.before.free < 1)
 		SKIP(return, "needs a free page of 1G");
 
 	nr = inner_blocks(blocks, ARRAY_SIZE(blocks));
 	ASSERT_LT(0, nr);
-	fd = create_file(self, self->before.free);
+	fd = gmem_create(&self->g, self->g.before.free);
 
 	/* Until enough attempts had isolated a block before the page was lent */
 	for (i = 0; seen < enough; i++) {
@@ -944,7 +829,7 @@ TEST_F_TIMEOUT(reserved, offline_lent, TIMEOUT)
 
 		start_offliner(self, blocks[i % nr]);
 		isolated = wait_for_isolation(self);
-		ASSERT_EQ(0, fallocate_errno(self, fd, 0, self->before.free));
+		ASSERT_EQ(0, gmem_populate(&self->g, fd, 0, self->g.before.free));
 		seen += isolated;
 
 		clock_gettime(CLOCK_MONOTONIC, &start);
@@ -959,7 +844,7 @@ TEST_F_TIMEOUT(reserved, offline_lent, TIMEOUT)
 				       blocks[i % nr]);
 		stop_offliner(self);
 
-		ASSERT_EQ(0, punch_errno(self, fd, 0, self->before.free));
+		ASSERT_EQ(0, gmem_punch(&self->g, fd, 0, self->g.before.free));
 	}
 	ksft_print_msg("%d attempts, %d of them had isolated a block\n", i, seen);
 	close(fd);
@@ -972,12 +857,12 @@ TEST_F_TIMEOUT(reserved, offline_refused, TIMEOUT)
 
 	if (variant->page_shift != 30 || !block_size() || block_size() >= SZ_1G)
 		SKIP(return, "for pages that are larger than a memory block");
-	if (self->before.free < 1)
+	if (self->g.before.free < 1)
 		SKIP(return, "needs a free page of 1G");
 
 	nr = inner_blocks(blocks, ARRAY_SIZE(blocks));
-	fd = create_file(self, self->before.free);
-	ASSERT_EQ(0, fallocate_errno(self, fd, 0, self->before.free));
+	fd = gmem_create(&self->g, self->g.before.free);
+	ASSERT_EQ(0, gmem_populate(&self->g, fd, 0, self->g.before.free));
 	for (i = 0; i < nr; i++) {
 		start_offliner(self, blocks[i]);
 		ASSERT_EQ(self->offliner, waitpid(self->offliner, &status, 0));
