@@ -195,7 +195,21 @@ good=$(g rev-parse guest_memfd)
 echo 'int later;' >>"$linux/virt/kvm/x.c"
 refused "uncommitted edits" "virt/kvm/x.c" series refresh
 commit "virt/x: Touch it again"
-refused "a new file that two commits touch" "virt/kvm/x.c is touched by two commits" series refresh
+check "a new file that two commits touch" series refresh
+twice=$(g rev-parse guest_memfd)
+check "is whole here" grep -qx 'int later;' "$repo/virt/kvm/x.c"
+edit=$(grep -l '^Subject: .*Touch it again' "$repo"/patches/*)
+check "and a diff in the patch" grep -qx '+int later;' "$edit"
+check "the tree has both commits" series tree
+check "as they were" test "$(g rev-parse guest_memfd)" = "$twice"
+check "the first without the second's edit" eval '! g show guest_memfd~:virt/kvm/x.c | grep later'
+sed -i 's/^+int later;/+int sooner;/' "$edit"
+refused "a diff that the copy does not have" "does not fit the repository's copy of virt/kvm/x.c" series tree
+sed -i 's/^+int sooner;/+int later;/' "$edit"
+reset
+check "a commit taken away" series refresh
+echo 'int later;' >>"$linux/virt/kvm/x.c"
+commit "virt/x: Touch it again"
 echo "int z, w;" >"$repo/virt/kvm/x.c"
 refused "make tree over commits that patches/ lacks" "run make refresh" series tree
 refused "distclean over commits that patches/ lacks" "run make refresh" series saved
@@ -480,7 +494,7 @@ broken "a move from a file that is not there" "there is no mm/pond.c" 's/^move.*
 check "the move as it was" series tree
 check "gives what it gave" test "$(g rev-parse guest_memfd)" = "$good"
 rm "$repo/$p"
-refused "no list for a move" "mm/new.c is touched by two commits" series refresh
+refused "no list for a move" "changed in the repository since build/linux was made" series refresh
 refused "scripts/series moves without a list" "no commit of build/linux is a move" series moves
 refused "scripts/series move without a list" "patches/ has no move list" series move
 cp "$work/kept" "$repo/$p"
