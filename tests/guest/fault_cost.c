@@ -97,7 +97,7 @@ struct kvm_create_guest_memfd {
  * vcpus: a mapping to a page of 1G may cost so many times one to a page of 4K, and
  * one of four vCPUs so many times that of one vCPU alone
  */
-#define MAX_HUGE	1.00
+#define MAX_HUGE	1.02
 #define MAX_VCPUS	1.05
 #define NR_VCPUS	4
 

@@ -167,20 +167,22 @@ static int kvm_gmem_try_add_folio(struct inode *inode, pgoff_t index,
 				  unsigned int state)
 {
 	struct gmem_inode *gi = GMEM_I(inode);
+	const bool once = gi->ops->reserve;
 	struct gmem_index lock;
-	int r;
+	int r = 0;
 
-	if (!gi->ops->reserve)
-		return kvm_gmem_alloc_folio(inode, index);
+	if (once) {
+		r = kvm_gmem_lock_index(gi, &lock, index, state);
+		if (r)
+			return r;
+		r = kvm_gmem_has_folio(inode, index);
+	}
 
-	r = kvm_gmem_lock_index(gi, &lock, index, state);
-	if (r)
-		return r;
-
-	r = kvm_gmem_has_folio(inode, index);
 	if (!r)
 		r = kvm_gmem_alloc_folio(inode, index);
-	kvm_gmem_unlock_index(gi, &lock);
+
+	if (once)
+		kvm_gmem_unlock_index(gi, &lock);
 
 	return min(r, 0);
 }
