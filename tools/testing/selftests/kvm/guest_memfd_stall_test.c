@@ -7,6 +7,8 @@
  * other pages, hole punching and memslot updates must not wait for any of them.
  * A vCPU that needs this very page waits for a second, and then tells its VMM.
  *
+ * One must not take at all: a memory error and a hole that wait for each other.
+ *
  * Machines differ in how long things take.  Hence the tests expect an order of
  * events wherever there is one, and print the times.
  *
@@ -855,6 +857,118 @@ TEST_F_TIMEOUT(awaited, prefault_and_change_other_slot, TIMEOUT)
 TEST_F_TIMEOUT(awaited, prefault_and_change_same_slot, TIMEOUT)
 {
 	change_while_prefaulting(_metadata, self, TEST_SLOT);
+}
+
+/*
+ * A memory error in a page that is being punched out, while memslots come and go
+ */
+
+/* Each takes a page of the machine away. */
+#define NR_ERRORS	200
+
+FIXTURE(failing)
+{
+	struct gmem g;
+	char *mem;
+	int fd;
+	pthread_barrier_t barrier;
+	int nr_failed;		/* pages with an error */
+	bool stop;
+	long nr_bound;
+};
+
+#define failing_data FIXTURE_DATA(failing)
+
+FIXTURE_SETUP(failing)
+{
+	const char *reason = gmem_setup(&self->g, 12, KVM_X86_DEFAULT_VM, 0);
+
+	if (reason)
+		SKIP(return, "%s", reason);
+	self->fd = vm_create_guest_memfd(self->g.vm, NR_ERRORS * SZ_4K,
+					 GUEST_MEMFD_FLAG_MMAP |
+					 GUEST_MEMFD_FLAG_INIT_SHARED);
+	self->mem = mmap(NULL, NR_ERRORS * SZ_4K, PROT_READ | PROT_WRITE,
+			 MAP_SHARED, self->fd, 0);
+	ASSERT_NE(MAP_FAILED, self->mem);
+	ASSERT_EQ(0, pthread_barrier_init(&self->barrier, NULL, 2));
+}
+
+FIXTURE_TEARDOWN(failing)
+{
+	munmap(self->mem, NR_ERRORS * SZ_4K);
+	close(self->fd);
+	gmem_free_vm(&self->g);
+}
+
+/* KVM keeps the page for the guest to find out, which may be "busy". */
+static bool fail_page(void *page)
+{
+	return !madvise(page, SZ_4K, MADV_HWPOISON) || errno == EBUSY;
+}
+
+/* The page may have left the file, which then gets another one. */
+static void *fail_pages(void *arg)
+{
+	failing_data *self = arg;
+	int i;
+
+	for (i = 1; i < NR_ERRORS; i++) {
+		pthread_barrier_wait(&self->barrier);
+		if (fail_page(self->mem + i * SZ_4K))
+			self->nr_failed++;
+		pthread_barrier_wait(&self->barrier);
+	}
+	return NULL;
+}
+
+static void *bind_and_unbind(void *arg)
+{
+	failing_data *self = arg;
+
+	while (!READ_ONCE(self->stop)) {
+		gmem_bind(&self->g, self->fd, NR_ERRORS);
+		gmem_unbind(&self->g);
+		self->nr_bound++;
+	}
+	return NULL;
+}
+
+/* Both take the folio lock and what keeps bindings stable. */
+TEST_F_TIMEOUT(failing, punch_and_bind, TIMEOUT)
+{
+	pthread_t failer, binder;
+	int i, left = 0;
+
+	/* Tasks that have mapped a page with an error get one. */
+	signal(SIGBUS, count_signal);
+
+	/* The first page tells whether it can be done at all. */
+	self->mem[0] = 1;
+	if (!fail_page(self->mem))
+		SKIP(return, "no MADV_HWPOISON: %s", strerror(errno));
+	ASSERT_EQ(0, gmem_punch(&self->g, self->fd, 0, 1));
+
+	kvm_pthread_create(&failer, NULL, fail_pages, self);
+	kvm_pthread_create(&binder, NULL, bind_and_unbind, self);
+	/* An address that was unmapped by an error is of no use any more. */
+	for (i = 1; i < NR_ERRORS; i++) {
+		self->mem[i * SZ_4K] = 1;
+		pthread_barrier_wait(&self->barrier);
+		EXPECT_EQ(0, gmem_punch(&self->g, self->fd, i, 1));
+		pthread_barrier_wait(&self->barrier);
+		left += gmem_nr_allocated(&self->g, self->fd);
+		EXPECT_EQ(0, gmem_punch(&self->g, self->fd, i, 1));
+	}
+	kvm_pthread_join(failer, NULL);
+	WRITE_ONCE(self->stop, true);
+	kvm_pthread_join(binder, NULL);
+
+	ksft_print_msg("%d of %d pages failed, %d of them after the hole, %ld bindings\n",
+		       self->nr_failed, NR_ERRORS - 1, left, self->nr_bound);
+	EXPECT_LT(0, self->nr_failed);
+	EXPECT_LT(0, self->nr_bound);
+	EXPECT_EQ(0, gmem_nr_allocated(&self->g, self->fd));
 }
 
 TEST_HARNESS_MAIN
