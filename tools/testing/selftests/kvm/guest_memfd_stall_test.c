@@ -937,7 +937,7 @@ static void *bind_and_unbind(void *arg)
 /* Both take the folio lock and what keeps bindings stable. */
 TEST_F_TIMEOUT(failing, punch_and_bind, TIMEOUT)
 {
-	pthread_t failer, binder;
+	pthread_t injector, binder;
 	int i, left = 0;
 
 	/* Tasks that have mapped a page with an error get one. */
@@ -949,7 +949,7 @@ TEST_F_TIMEOUT(failing, punch_and_bind, TIMEOUT)
 		SKIP(return, "no MADV_HWPOISON: %s", strerror(errno));
 	ASSERT_EQ(0, gmem_punch(&self->g, self->fd, 0, 1));
 
-	kvm_pthread_create(&failer, NULL, fail_pages, self);
+	kvm_pthread_create(&injector, NULL, fail_pages, self);
 	kvm_pthread_create(&binder, NULL, bind_and_unbind, self);
 	/* An address that was unmapped by an error is of no use any more. */
 	for (i = 1; i < NR_ERRORS; i++) {
@@ -960,7 +960,7 @@ TEST_F_TIMEOUT(failing, punch_and_bind, TIMEOUT)
 		left += gmem_nr_allocated(&self->g, self->fd);
 		EXPECT_EQ(0, gmem_punch(&self->g, self->fd, i, 1));
 	}
-	kvm_pthread_join(failer, NULL);
+	kvm_pthread_join(injector, NULL);
 	WRITE_ONCE(self->stop, true);
 	kvm_pthread_join(binder, NULL);
 
