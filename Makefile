@@ -28,7 +28,7 @@ test-debug: kernel-debug initramfs selftests	## the same on a kernel with KASAN,
 	@scripts/test --debug
 
 .PHONY: bench
-bench: kernel initramfs selftests	## count what splitting and merging a 1G page takes; leaves build/bench
+bench: kernel initramfs selftests	## count what splitting, merging and faulting take; leaves build/bench
 	@scripts/bench
 
 .PHONY: regress-hugetlb
