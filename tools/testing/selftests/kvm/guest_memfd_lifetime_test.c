@@ -1421,7 +1421,7 @@ static int do_operation(life_data *self, enum operation op, int *fd, long nr)
 	case TOUCH:
 		/* Nothing but KVM_RUN: what else the library does could fail, too. */
 		set_cmd(&self->g, OP_TOUCH, (nr - 1) * self->g.page_size, SZ_4K, 1);
-		return _vcpu_run(self->g.vcpu[0]) ? errno : 0;
+		return __vcpu_run(self->g.vcpu[0]) ? errno : 0;
 	case BIND:
 		return ioctl(self->g.vm->fd, KVM_SET_USER_MEMORY_REGION2,
 			     &region) ? errno : 0;
