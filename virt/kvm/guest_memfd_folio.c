@@ -147,7 +147,7 @@ static int kvm_gmem_alloc_folio(struct inode *inode, pgoff_t index)
 		return PTR_ERR(folio);
 
 	r = filemap_add_folio_invalidate(mapping, folio, index,
-				       mapping_gfp_mask(mapping));
+					 mapping_gfp_mask(mapping));
 	if (!r)
 		folio_unlock(folio);
 	if (!gi->ops->free)
