@@ -10,11 +10,11 @@ unexport MAKEFLAGS
 .PHONY: help
 help:	## this list
 	@echo 'make TARGET [VARIABLE=VALUE]...'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s%s\n", $$1, $$2 }' Makefile
 	@echo 'LINUX=/path/to/tree-or-tarball  another base than linux-base names (any of the same y-series)'
 	@echo 'QEMU=path  JOBS=N  V=1  FORCE=1 (tree, refresh, distclean: discard what the other side lacks)'
 
-.PHONY: run test test-debug test-alloc vm
+.PHONY: run test test-debug test-alloc test-races fuzz test-planted vm
 run: kernel initramfs	## do all it needs, boot a VM, run the demo in it; leaves build/run
 	@scripts/run
 
@@ -27,13 +27,25 @@ test-alloc: kernel-alloc initramfs selftests	## those for a kernel with HugeTLB 
 test-debug: kernel-debug initramfs selftests	## the same on a kernel with KASAN, lockdep and the like
 	@scripts/test --debug
 
+test-races: kernel-kcsan initramfs selftests	## those for a kernel that delays the series' code and finds data races in it
+	@scripts/test --config kcsan
+
+fuzz: kernel-debug initramfs selftests	## fuzz guest_memfd, 30 minutes for each page size; leaves build/fuzz
+	@scripts/fuzz
+
+test-planted: kernel initramfs selftests	## plant bugs in a copy, each of which the stress test must find
+	@tests/planted.sh
+
 .PHONY: bench
 bench: kernel initramfs selftests	## count what splitting, merging and faulting take; leaves build/bench
 	@scripts/bench
 
-.PHONY: regress-hugetlb
-regress-hugetlb: tree	## compare HugeTLB with that of the base; leaves build/regress-hugetlb
-	@scripts/regress-hugetlb
+.PHONY: regress regress-hugetlb
+regress: tree initramfs	## compare the kernel's KVM, hugetlb, gup and cgroup tests with the base; leaves build/regress
+	@scripts/regress
+
+regress-hugetlb: tree initramfs	## the same for HugeTLB and its counters alone
+	@scripts/regress --suite hugetlb
 
 vm: kernel initramfs	## a shell in a VM
 	@scripts/vm
@@ -54,7 +66,7 @@ refresh:	## write the commits of build/linux back to patches/ and the new files
 series: tree	## write build/series/*.patch for git am, with a cover letter, without the demo
 	@scripts/series mail
 
-.PHONY: kernel kernel-alloc kernel-debug initramfs selftests
+.PHONY: kernel kernel-alloc kernel-debug kernel-kcsan initramfs selftests
 kernel: tree	## build the kernel, build/kernel/test
 	@scripts/kernel test
 
@@ -64,18 +76,24 @@ kernel-alloc: tree	## build the kernel with HugeTLB pools but no hugetlbfs, buil
 kernel-debug: tree	## build the debug kernel, build/kernel/debug
 	@scripts/kernel debug
 
+kernel-kcsan: tree	## build the kernel that finds data races, build/kernel/kcsan
+	@scripts/kernel kcsan
+
 initramfs: deps	## pack what the VM starts from
 	@scripts/initramfs
 
 selftests: tree	## build the kernel's selftests that the tests run
 	@scripts/selftests
 
-.PHONY: check bisect-check
+.PHONY: check bisect-check config-check
 check: series kernel	## checkpatch, sparse and W=1 on the series, shellcheck on the scripts
 	@scripts/check
 
 bisect-check: kernel	## build what each step of the series touches
 	@scripts/bisect-check
+
+config-check: tree	## compile what the series touches in other configurations, arm64 and 32 bits among them
+	@scripts/config-check
 
 .PHONY: nfc
 nfc: tree	## prove that the commits which only move code change none, for x86-64 and arm64

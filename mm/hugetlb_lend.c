@@ -22,6 +22,9 @@
 #include "hugetlb_vmemmap.h"
 #include "internal.h"
 
+#define CREATE_TRACE_POINTS
+#include <trace/events/hugetlb_lend.h>
+
 /**
  * DOC: Lending HugeTLB pages
  *
@@ -67,11 +70,13 @@ static struct workqueue_struct *home_wq;
  * struct lent_pool - pages of a pool that are on their way home
  * @nr_coming: number of huge pages that have returned and are not home
  * @nr_home: number of huge pages that have come home since boot
+ * @nr_awaited: number of huge pages that have outlived their reservation
  * @wait: woken up when pages have come home
  */
 struct lent_pool {
 	atomic_long_t nr_coming;
 	atomic_long_t nr_home;
+	atomic_long_t nr_awaited;
 	wait_queue_head_t wait;
 };
 
@@ -197,6 +202,10 @@ static void loan_go_home(struct hugetlb_loan *loan)
 	struct lent_pool *pool = lent_pool(loan->h);
 
 	loan_clear_flags(folio);
+	trace_hugetlb_lent_home(folio, loan->resv->destroyed);
+	/* A task that finds the page in the pool does not find it awaited as well. */
+	if (loan->resv->destroyed)
+		atomic_long_dec(&pool->nr_awaited);
 
 	spin_lock_irq(&hugetlb_lock);
 	list_del(&loan->entry);
@@ -255,6 +264,17 @@ static void loans_go_home(struct hugetlb_reservation *resv,
 	wake_up_all(&lent_pool(resv->h)->wait);
 }
 
+static void take_home(struct hugetlb_reservation *resv)
+{
+	struct llist_node *list;
+
+	lockdep_assert_held(&resv->lock);
+
+	list = llist_del_all(&resv->returned);
+	if (list)
+		loans_go_home(resv, list);
+}
+
 /**
  * hugetlb_reservation_flush - take lent pages home that have returned
  * @resv: the reservation that they belong to
@@ -267,15 +287,32 @@ static void loans_go_home(struct hugetlb_reservation *resv,
  */
 void hugetlb_reservation_flush(struct hugetlb_reservation *resv)
 {
-	struct llist_node *list;
-
 	guard(mutex)(&resv->lock);
-
-	list = llist_del_all(&resv->returned);
-	if (list)
-		loans_go_home(resv, list);
+	take_home(resv);
 }
 EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_reservation_flush);
+
+/**
+ * hugetlb_reservation_orphan - take home what has returned, and count the rest
+ * @resv: a reservation that no page will be allocated from any more
+ *
+ * Pages that are outstanding are counted as awaited by the pool until they are home.
+ *
+ * Context: as hugetlb_reservation_flush().
+ */
+void hugetlb_reservation_orphan(struct hugetlb_reservation *resv)
+{
+	unsigned long reserved, allocated;
+
+	/* loan_go_home(), with the lock held, sees both changes or none. */
+	guard(mutex)(&resv->lock);
+	take_home(resv);
+	hugetlb_reservation_stats(resv, &reserved, &allocated);
+	resv->destroyed = true;
+	atomic_long_add(allocated, &lent_pool(resv->h)->nr_awaited);
+	trace_hugetlb_reservation_destroy(huge_page_order(resv->h),
+					  resv->nr_huge_pages, allocated);
+}
 
 /* The work item has a reference of its own. */
 void hugetlb_reservation_workfn(struct work_struct *work)
@@ -310,6 +347,19 @@ unsigned long hugetlb_lent_pool_nr_coming(const struct hstate *h)
 unsigned long hugetlb_lent_pool_nr_home(const struct hstate *h)
 {
 	return atomic_long_read(&lent_pool(h)->nr_home);
+}
+
+/**
+ * hugetlb_lent_pool_nr_awaited - count the pages that have outlived their reservation
+ * @h: the pool
+ *
+ * Context: any.
+ * Return: number of huge pages that are still in use, or on their way home, although
+ *         their reservation was destroyed.
+ */
+unsigned long hugetlb_lent_pool_nr_awaited(const struct hstate *h)
+{
+	return atomic_long_read(&lent_pool(h)->nr_awaited);
 }
 
 /**

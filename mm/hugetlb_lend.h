@@ -38,6 +38,7 @@ struct hugetlb_cgroup;
  * @returned: loans of which all pages have returned
  * @lock: held while loans of @returned are taken home
  * @work: takes them home
+ * @destroyed: its owner has given it up; what is outstanding is awaited by the pool
  */
 struct hugetlb_reservation {
 	struct hugepage_subpool *spool;
@@ -50,6 +51,7 @@ struct hugetlb_reservation {
 	struct llist_head returned;
 	struct mutex lock;		/* held while loans go home */
 	struct work_struct work;
+	bool destroyed;
 };
 
 /**
@@ -150,7 +152,9 @@ void hugetlb_lent_put(struct folio *folio);
 
 unsigned long hugetlb_lent_pool_nr_coming(const struct hstate *h);
 unsigned long hugetlb_lent_pool_nr_home(const struct hstate *h);
+unsigned long hugetlb_lent_pool_nr_awaited(const struct hstate *h);
 int hugetlb_lent_pool_wait(const struct hstate *h, unsigned long nr_home, long timeout);
+void hugetlb_reservation_orphan(struct hugetlb_reservation *resv);
 void hugetlb_reservation_workfn(struct work_struct *work);
 void hugetlb_reservation_put(struct hugetlb_reservation *resv);
 

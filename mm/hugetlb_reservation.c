@@ -223,7 +223,8 @@ void hugetlb_reservation_put(struct hugetlb_reservation *resv)
  *
  * The pages that are not allocated are the pool's at once, whichever others are
  * outstanding.  Folios that are lent remain valid; each huge page goes to the pool
- * after its last folio_put(), for any user.
+ * after its last folio_put(), for any user, and is awaited_hugepages in sysfs until
+ * then.
  *
  * Context: task context, may sleep.  The caller holds no lock that merged() takes.
  */
@@ -231,7 +232,7 @@ void hugetlb_reservation_destroy(struct hugetlb_reservation *resv)
 {
 	struct hstate *h = resv->h;
 
-	hugetlb_reservation_flush(resv);
+	hugetlb_reservation_orphan(resv);
 	hugetlb_cgroup_uncharge_cgroup_rsvd(hstate_index(h),
 					    resv->nr_huge_pages << huge_page_order(h),
 					    resv->h_cg_rsvd);

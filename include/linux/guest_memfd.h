@@ -12,6 +12,10 @@
  *	order()		which size the file's folios have
  *	reserve()	once, before the file exists
  *	allocate()	for each index at which the file has no folio
+ *	split_*()	when the host needs single pages of a large folio
+ *	expose()	before the host maps a single page
+ *	hide()		before the guest has it for itself again
+ *	merge_later()	when pages may be a large folio again
  *	free()		for each folio that leaves the file
  *	flush()		after some have left it
  *	unreserve()	once, when the file has no folio any more
@@ -29,6 +33,7 @@
 #define _LINUX_GUEST_MEMFD_H
 
 #include <linux/bits.h>
+#include <linux/mmzone.h>
 #include <linux/types.h>
 
 struct folio;
@@ -45,6 +50,18 @@ struct module;
 struct guest_memfd_stats {
 	unsigned long reserved;
 	unsigned long allocated;
+};
+
+/**
+ * struct guest_memfd_folio_stats - what has become of the large folios of a file
+ * @nr_folios: number of folios by order
+ * @nr_vmemmap: number of pages of the vmemmap that describe nothing but these
+ * @nr_merges: number of pages of the file's size of which a part is to be merged
+ */
+struct guest_memfd_folio_stats {
+	unsigned long nr_folios[MAX_FOLIO_ORDER + 1];
+	unsigned long nr_vmemmap;
+	unsigned long nr_merges;
 };
 
 /*
@@ -89,7 +106,8 @@ struct guest_memfd_stats {
  * @allocate: the folio for @index, which is in pages, of the file's order, with
  *            one reference, not in any page cache, cleared and uptodate;
  *            guest_memfd_clear() helps.  The folio is physically contiguous and
- *            naturally aligned, and stays where it is.  @mpol is the policy that
+ *            naturally aligned, and stays where it is, whatever it is split to.
+ *            @mpol is the policy that
  *            mbind() set, or NULL where the policy of the current task decides;
  *            @ilx is its index for interleaving, in units of the file's page
  *            size.  May take long.  With @reserve, called for one index of a
@@ -112,6 +130,38 @@ struct guest_memfd_stats {
  *         that has been left for later, do it now.  May sleep, cannot fail.  Not
  *         called before unreserve().  Optional.
  * @stats: fill in what @handle stands for.  Optional.
+ * @folio_stats: add to @stats what has become of the page of the file's size that
+ *               starts with @folio, which the invalidate lock keeps in the file.
+ *               Optional; without it, no folio has another size.
+ * @can_split: can the folios of files with these page sizes be split on this
+ *             host?  A file of large folios that converts in place needs that, and
+ *             the hooks below.  Without @can_split there are no such files.
+ * @split_prepare: allocate what it takes to make single pages of @nr pages of
+ *                 @folio from @first on, and change nothing.  More pages may
+ *                 become single ones; the others stay in folios as large as may
+ *                 be.  guest_memfd has a reference, and splits no other part of
+ *                 the same huge page before the split is committed or
+ *                 cancelled.  Returns what to pass on, NULL if @folio is a single
+ *                 page, or an ERR_PTR, most likely -ENOMEM.
+ * @split_commit: split.  @folio is locked and in the page cache, guest_memfd has one
+ *                more reference, and holds the invalidate lock, for reading at
+ *                least.  No task has mapped it; a guest may have.  Lock and reference
+ *                are those of the first page's folio afterwards.  Returns 0; or
+ *                -EAGAIN if there is another reference, with nothing changed and
+ *                @split still to be committed or cancelled.
+ * @split_cancel: do not split.
+ * @merge_later: the naturally aligned block of @order that starts with @folio may be
+ *               one folio again.  Until a part of it is split, the allocator may
+ *               merge it, after a delay it sees fit; then it calls
+ *               guest_memfd_merged().  The invalidate lock is held for writing.
+ *               Cannot fail.
+ * @expose: a single page is about to be mapped by the host.  The folio is locked;
+ *          this may be called again.  Optional.
+ * @exposed: was a single page exposed, and not hidden since?  Optional; without it,
+ *           all are.
+ * @hide: a single page becomes private: it is not mapped, and has no reference but
+ *        the page cache's and guest_memfd's.  Or it is about to leave the file, and
+ *        others may have references.  The folio is locked.  Optional.
  *
  * Hooks are called in process context, may sleep and allocate, and may be called
  * for several files, and for several indices of one file, at a time.
@@ -134,11 +184,24 @@ struct guest_memfd_allocator_ops {
 	void (*free)(void *handle, struct folio *folio);
 	void (*flush)(void *handle);
 	void (*stats)(void *handle, struct guest_memfd_stats *stats);
+	void (*folio_stats)(const struct folio *folio,
+			    struct guest_memfd_folio_stats *stats);
+
+	bool (*can_split)(void);
+	void *(*split_prepare)(struct folio *folio, unsigned long first,
+			       unsigned long nr);
+	int (*split_commit)(void *split);
+	void (*split_cancel)(void *split);
+	void (*merge_later)(struct folio *folio, unsigned int order);
+	void (*expose)(struct folio *folio);
+	bool (*exposed)(const struct folio *folio);
+	void (*hide)(struct folio *folio);
 };
 
 int guest_memfd_register_allocator(const struct guest_memfd_allocator_ops *ops);
 void guest_memfd_unregister_allocator(const struct guest_memfd_allocator_ops *ops);
 
 int guest_memfd_clear(struct folio *folio);
+void guest_memfd_merged(struct folio *folio);
 
 #endif /* _LINUX_GUEST_MEMFD_H */

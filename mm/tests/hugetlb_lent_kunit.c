@@ -2094,7 +2094,7 @@ static void put_from(struct page *page, int context)
 #define NR_PUT_CONTEXTS	6
 
 /* A whole page, a single one of a page that was split, and a large folio of that */
-static void test_last_put(struct kunit *test)
+static void test_put_last(struct kunit *test)
 {
 	struct lend_test *lt;
 	struct page *page;
@@ -3079,7 +3079,8 @@ static void test_reader(struct kunit *test)
 	kunit_info(test, "of %u rounds %u split and %u merged; look-ups: %lu, %lu by pfn, without a reference %lu (%lu amid), %lu (%lu amid) in interrupts\n",
 		   i, nr_split, nr_merge, cache->got, pfn->got, bare->got, bare->amid,
 		   irq->got, irq->amid);
-	KUNIT_EXPECT_GE(test, i, READER_ROUNDS);
+	/* The rest is up to how fast the machine is. */
+	KUNIT_EXPECT_GE(test, i, READER_ROUNDS / 2);
 	KUNIT_EXPECT_GE(test, nr_split, READER_ROUNDS / 5);
 	KUNIT_EXPECT_GE(test, nr_merge, READER_ROUNDS / 5);
 	KUNIT_EXPECT_EQ(test, pfn->wrong, 0);
@@ -3140,7 +3141,7 @@ static struct kunit_case hugetlb_lent_cases[] = {
 	KUNIT_CASE_PARAM_ATTR(test_later_punched, lend_cached_gen_params, lend_slow),
 	KUNIT_CASE_PARAM_ATTR(test_truncate_late, lend_cached_gen_params, lend_slow),
 	KUNIT_CASE_PARAM_ATTR(test_punched, lend_cached_gen_params, lend_slow),
-	KUNIT_CASE_PARAM(test_last_put, lend_gen_params),
+	KUNIT_CASE_PARAM(test_put_last, lend_gen_params),
 	KUNIT_CASE_PARAM_ATTR(test_held_back, lend_gen_params, lend_slow),
 	KUNIT_CASE_PARAM_ATTR(test_put_race, lend_gen_params, lend_slow),
 	KUNIT_CASE_PARAM_ATTR(test_alloc_again, lend_bare_gen_params, lend_slow),

@@ -19,7 +19,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "result.h"
 #include "../../build/linux/lib/test_hugetlb_lend_uapi.h"
 #include "../../build/linux/mm/gup_test.h"
 
@@ -73,7 +73,7 @@ struct cost {
 	long nodes;
 };
 
-static int device, fd, nr_results, failed;
+static int device, fd;
 static double node_size;
 static bool hvo;
 
@@ -81,18 +81,6 @@ static void die(const char *what)
 {
 	printf("Bail out! %s: %m\n", what);
 	exit(1);
-}
-
-static void result(bool good, const char *fmt, ...)
-{
-	va_list args;
-
-	printf("%sok %d ", good ? "" : "not ", ++nr_results);
-	va_start(args, fmt);
-	vprintf(fmt, args);
-	va_end(args);
-	printf("\n");
-	failed |= !good;
 }
 
 static void row(const char *what, struct cost c)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 # scripts/test: how it judges programs that behave and programs that do not. TAP.
-# shellcheck disable=SC2317 # functions that ok calls
+# shellcheck disable=SC2016,SC2317 # strings for the guest's shell; functions that ok calls
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,6 +16,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/build" "$work/tests/guest" "$work/tests/host"
 cp -r scripts "$work/scripts"
+sed -i 's/^HANG_GRACE = .*/HANG_GRACE = 5/' "$work/scripts/test"
 ln -s "$PWD/build/linux" "$PWD/build/kernel" "$work/build/"
 
 program() {
@@ -25,6 +26,8 @@ program() {
 program good <<< 'echo "TAP version 13"; echo 1..2; echo "ok 1 first"; echo "ok 2 # SKIP no reason to"'
 program bad <<< 'echo "TAP version 13"; echo 1..1; echo "# a detail"; echo "not ok 1 wrong"; exit 1'
 program skip <<< 'echo "TAP version 13"; echo "1..0 # SKIP not here"; exit 4'
+program headless <<< 'echo 1..1; echo "ok 1 first"'
+program plan-last <<< 'echo "ok 1 first"; echo "not ok 2 second"; echo 1..2; exit 1'
 program silent <<< ':'
 program silent-bad <<< 'exit 9'
 program no-plan <<< 'echo "TAP version 13"; echo "ok 1 first"'
@@ -33,12 +36,16 @@ program liar <<< 'echo "TAP version 13"; echo 1..1; echo "ok 1 first"; exit 3'
 program slow <<< 'sleep 1000'
 program warn <<< 'echo "WARNING: mm/test.c:1 at nothing" > /dev/kmsg'
 program panic <<< 'echo "TAP version 13"; echo 1..2; echo "ok 1 first"; echo c > /proc/sysrq-trigger'
+program litter <<< 'sleep 1000 &'
+program tidy <<< '! pidof sleep'
+# The shell that runs the programs, and with it all that ends them
+program hang <<< 'kill -STOP $PPID'
 program host <<< 'echo "TAP version 13"; echo 1..1; echo "ok 1 here"'
 mv "$work/tests/guest/host" "$work/tests/host/host.sh"
 {
 	echo "[one] --mem 1G"
-	printf '60 %s\n' good bad skip silent silent-bad no-plan short liar
-	printf '%s\n' '3 slow' '60 warn' '60 panic' '60 silent after'
+	printf '60 %s\n' good bad skip headless plan-last silent silent-bad no-plan short liar
+	printf '%s\n' '3 slow' '60 warn' '60 panic' '60 silent after' '60 litter' '60 tidy' '3 hang' '60 silent again'
 	echo "[two] --mem 1G --hugepages 1G:64"
 	printf '60 %s\n' absent silent
 } > "$work/tests/vm.list"
@@ -46,11 +53,13 @@ mv "$work/tests/guest/host" "$work/tests/host/host.sh"
 nr=0 failed=0 status=0
 "$work/scripts/test" > "$work/out" 2>&1 || status=$?
 lines=("ok host: host.sh: here" "ok one: good: first" "ok one: good: \(no name\) # SKIP no reason to" "not ok one: bad: wrong"
-	"ok one: skip # SKIP not here" "ok one: silent" "not ok one: silent-bad: exit status 9"
-	"not ok one: no-plan: its TAP has no plan" "ok one: short: first" "not ok one: short: its plan has one more result"
+	"ok one: skip # SKIP not here" "ok one: headless: first" "ok one: plan-last: first"
+	"not ok one: plan-last: second" "ok one: silent" "not ok one: silent-bad: exit status 9"
+	"not ok one: no-plan: its TAP has no plan" "ok one: short: first" "not ok one: short: results that its plan has and that did not come: 1"
 	"not ok one: liar: exit status 3" "not ok one: slow: time-out after 3 s" "not ok one: warn: kernel: .*mm/test.c:1 at nothing"
-	"ok one: panic: first" "not ok one: panic: its plan has one more result"
-	"not ok one: panic: kernel: .*Kernel panic - not syncing: sysrq.*" "ok one: silent after"
+	"ok one: panic: first" "not ok one: panic: results that its plan has and that did not come: 1"
+	"not ok one: panic: kernel: .*Kernel panic - not syncing: sysrq.*" "ok one: silent after" "ok one: litter" "ok one: tidy"
+	"not ok one: hang: the VM hung: it did not stop the program in 8 s" "ok one: silent again"
 	"not ok two: absent: vm: .*instead of 64 huge pages.*" "not ok two: silent: vm: .*instead of 64 huge pages.*")
 
 ok() {
@@ -72,7 +81,7 @@ junit() {
 		cases = list(ET.parse(sys.argv[1]).iter("testcase"))
 		count = lambda *tags: sum(any(case.find(tag) is not None for tag in tags) for case in cases)
 		bad, skipped = count("failure", "error"), count("skipped")
-		sys.exit([len(cases) - bad - skipped, bad, skipped] != [8, 11, 2])
+		sys.exit([len(cases) - bad - skipped, bad, skipped] != [13, 13, 2])
 	EOF
 }
 
@@ -81,7 +90,7 @@ echo "1..$((${#lines[@]} + 6))"
 for line in "${lines[@]}"; do
 	ok "reports: ${line//#}" has_line "$line"
 done
-ok "the last line counts" last_line_is "8 passed, 11 failed, 2 skipped"
+ok "the last line counts" last_line_is "13 passed, 13 failed, 2 skipped"
 ok "failures make it fail" test $status = 1
 ok "junit.xml says the same" junit
 if [ $failed = 1 ]; then

@@ -92,6 +92,10 @@ int guest_memfd_register_allocator(const struct guest_memfd_allocator_ops *ops)
 	    !ops->reserve != !ops->unreserve)
 		return -EINVAL;
 
+	if (ops->can_split && !(ops->split_prepare && ops->split_commit &&
+				ops->split_cancel && ops->merge_later))
+		return -EINVAL;
+
 	if ((ops->flag & (ops->flag - 1)) || (ops->flag & ops->flag_args) ||
 	    ((ops->flag | ops->flag_args) & core_flags))
 		return -EINVAL;

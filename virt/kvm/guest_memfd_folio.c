@@ -19,6 +19,7 @@
 #include <linux/sched/signal.h>
 #include <linux/seq_file.h>
 #include <linux/sizes.h>
+#include <linux/slab.h>
 #include <linux/statfs.h>
 
 #include "guest_memfd.h"
@@ -221,6 +222,12 @@ int kvm_gmem_add_folio(struct inode *inode, pgoff_t index, unsigned int state,
 		if (!awaited) {
 			end = jiffies + patience;
 			awaited = true;
+			/*
+			 * What the host had mlocked may be in the batch of a CPU,
+			 * and stays there for as long as the machine is quiet.
+			 */
+			lru_add_drain_all();
+			continue;
 		}
 
 		/* Most pages are in use for a moment only. */
@@ -274,15 +281,113 @@ int kvm_gmem_add_folio_vcpu(struct kvm *kvm, struct inode *inode, pgoff_t index)
 	return r;
 }
 
+/* How often to try a commit that a short reference of another task stops */
+#define SPLIT_TRIES	3
+
+/* With the folio at hand, and a reference to it; see kvm_gmem_split(). */
+static int kvm_gmem_commit_split(struct gmem_inode *gi, struct folio *folio,
+				 pgoff_t index, void *split)
+{
+	struct address_space *mapping = gi->vfs_inode.i_mapping;
+	int tries, r = -EAGAIN;
+
+	for (tries = 0; r == -EAGAIN && tries < SPLIT_TRIES; tries++) {
+		if (down_read_killable(&mapping->invalidate_lock))
+			return -EINTR;
+		folio_lock(folio);
+
+		/* It was punched out, or the page is private by now: look again. */
+		if (folio->mapping != mapping || kvm_gmem_is_private(gi, index))
+			r = -ENOENT;
+		else
+			r = gi->ops->split_commit(split);
+
+		folio_unlock(folio);
+		filemap_invalidate_unlock_shared(mapping);
+		cond_resched();
+	}
+
+	return r;
+}
+
+/**
+ * kvm_gmem_split - make a single page of a page in a large folio
+ * @inode: the inode, whose allocator can split
+ * @index: the page, which the host touches
+ * @state: TASK_KILLABLE or TASK_INTERRUPTIBLE
+ *
+ * The shared pages next to it, of the same block of PMD_ORDER, become single pages
+ * with it: the host is likely to touch them, too.
+ *
+ * Nothing is done if the page is private, or if there is no large folio (any more).
+ * The caller looks again.
+ *
+ * Context: process context, sleeps.  The caller holds neither the invalidate lock
+ *          nor a folio lock.
+ * Return: 0; -ENOMEM; -EINTR if a signal arrived that interrupts @state; -EAGAIN if
+ *         another task has a reference to the folio for longer than a moment; what
+ *         the allocator returns.
+ */
+int kvm_gmem_split(struct inode *inode, pgoff_t index, unsigned int state)
+{
+	struct gmem_inode *gi = GMEM_I(inode);
+	pgoff_t first, last, block;
+	struct gmem_index lock;
+	struct folio *folio;
+	void *split;
+	int r;
+
+	/*
+	 * Tasks wait here without a reference, which would stop the split that
+	 * they wait for.
+	 */
+	r = kvm_gmem_lock_index(gi, &lock, index, state);
+	if (r)
+		return r;
+
+	folio = filemap_get_folio(inode->i_mapping, index);
+	if (IS_ERR(folio))
+		goto unlock;
+
+	/* The reference keeps it from being merged, the lock from being split. */
+	if (!folio_test_large(folio) || kvm_gmem_run(gi, index, &first, &last))
+		goto put;
+
+	block = round_down(index, 1UL << PMD_ORDER);
+	first = max3(first, block, folio->index);
+	last = min3(last, block + (1UL << PMD_ORDER) - 1,
+		    folio_next_index(folio) - 1);
+
+	split = gi->ops->split_prepare(folio, first - folio->index,
+				       last - first + 1);
+	r = PTR_ERR_OR_ZERO(split);
+	if (!IS_ERR_OR_NULL(split)) {
+		r = kvm_gmem_commit_split(gi, folio, index, split);
+		if (r)
+			gi->ops->split_cancel(split);
+	}
+	trace_guest_memfd_split(inode->i_ino, index, first, last - first + 1, r);
+	if (r == -ENOENT)
+		r = 0;
+put:
+	folio_put(folio);
+unlock:
+	kvm_gmem_unlock_index(gi, &lock);
+
+	/* The page may have been punched out meanwhile, and go home by that put. */
+	if (gi->ops->flush)
+		gi->ops->flush(gi->handle);
+	return r;
+}
+
 /**
  * kvm_gmem_truncate - remove the folios of a range from a file
  * @inode: the inode
  * @offset: of the first folio, in bytes
  * @end: of the last folio's end, in bytes
  *
- * Context: process context, sleeps.  No other task adds or removes folios of the
- *          range: the caller holds the invalidate lock for writing, or the inode
- *          is being evicted.
+ * Context: process context, sleeps.  The caller holds the invalidate lock for
+ *          writing, so that no other task adds, removes or merges folios.
  */
 void kvm_gmem_truncate(struct inode *inode, loff_t offset, loff_t end)
 {
@@ -535,6 +640,73 @@ int kvm_gmem_getattr(struct mnt_idmap *idmap, const struct path *path,
 	return 0;
 }
 
+/* So many huge pages are looked at with the invalidate lock held */
+#define STATS_BATCH	512
+
+/* Returns -EINTR on a fatal signal. */
+static int kvm_gmem_folio_stats(struct inode *inode,
+				struct guest_memfd_folio_stats *stats)
+{
+	struct address_space *mapping = inode->i_mapping;
+	struct gmem_inode *gi = GMEM_I(inode);
+	unsigned long index = 0;
+	struct folio *folio;
+	unsigned int i;
+
+	do {
+		/* A conversion may hold it for long. */
+		if (down_read_killable(&mapping->invalidate_lock))
+			return -EINTR;
+
+		for (i = 0; i < STATS_BATCH; i++) {
+			folio = xa_find(&mapping->i_pages, &index, ULONG_MAX,
+					XA_PRESENT);
+			if (!folio)
+				break;
+			gi->ops->folio_stats(folio, stats);
+			index = round_down(index, 1UL << gi->order) +
+				(1UL << gi->order);
+		}
+
+		filemap_invalidate_unlock_shared(mapping);
+		cond_resched();
+	} while (folio);
+
+	return 0;
+}
+
+static void kvm_gmem_show_folios(struct seq_file *m, struct inode *inode,
+				 unsigned long nr_folios)
+{
+	struct gmem_inode *gi = GMEM_I(inode);
+	struct guest_memfd_folio_stats *stats __free(kfree) = NULL;
+	int order;
+
+	if (gi->ops->folio_stats) {
+		stats = kzalloc_obj(*stats);
+		if (!stats || kvm_gmem_folio_stats(inode, stats))
+			return;
+		nr_folios = stats->nr_folios[gi->order];
+	}
+
+	for (order = gi->order; order >= 0; order--) {
+		if (order != gi->order) {
+			nr_folios = stats ? stats->nr_folios[order] : 0;
+			if (!nr_folios)
+				continue;
+		}
+		seq_printf(m, "gmem-folios-%lukB:\t%lu\n",
+			   1UL << (PAGE_SHIFT - 10 + order), nr_folios);
+	}
+
+	if (!stats)
+		return;
+
+	seq_printf(m, "gmem-vmemmap:\t%lu kB\n",
+		   stats->nr_vmemmap << (PAGE_SHIFT - 10));
+	seq_printf(m, "gmem-merges-pending:\t%lu\n", stats->nr_merges);
+}
+
 /**
  * kvm_gmem_show_fdinfo - show how the memory of a file is used
  * @m: where to
@@ -543,7 +715,7 @@ int kvm_gmem_getattr(struct mnt_idmap *idmap, const struct path *path,
  * In kB, as smaps has it.  The figures are not a snapshot: each is right at some
  * moment of the reading.
  *
- * Context: process context.
+ * Context: process context, sleeps.
  */
 void kvm_gmem_show_fdinfo(struct seq_file *m, struct file *file)
 {
@@ -553,17 +725,17 @@ void kvm_gmem_show_fdinfo(struct seq_file *m, struct file *file)
 	const unsigned int shift = PAGE_SHIFT - 10;
 	const unsigned long nr_pages = READ_ONCE(inode->i_mapping->nrpages);
 	const unsigned long nr_folios = nr_pages >> gi->order;
-	const bool shared = gi->flags & GUEST_MEMFD_FLAG_INIT_SHARED;
+	const u64 other = (u64)READ_ONCE(gi->nr_other) << shift;
+	const bool private = kvm_gmem_initially_private(gi);
 	struct guest_memfd_stats stats = {};
 
 	seq_printf(m, "gmem-allocator:\t%s\n", gi->ops->name);
 	seq_printf(m, "gmem-page-size:\t%lu kB\n", 1UL << (shift + gi->order));
 	seq_printf(m, "gmem-size:\t%llu kB\n", size);
-	seq_printf(m, "gmem-private:\t%llu kB\n", shared ? 0 : size);
-	seq_printf(m, "gmem-shared:\t%llu kB\n", shared ? size : 0);
+	seq_printf(m, "gmem-private:\t%llu kB\n", private ? size - other : other);
+	seq_printf(m, "gmem-shared:\t%llu kB\n", private ? other : size - other);
 	seq_printf(m, "gmem-allocated:\t%lu kB\n", nr_pages << shift);
-	seq_printf(m, "gmem-folios-%lukB:\t%lu\n", 1UL << (shift + gi->order),
-		   nr_folios);
+	kvm_gmem_show_folios(m, inode, nr_folios);
 
 	if (!gi->ops->stats)
 		return;

@@ -110,6 +110,89 @@ TRACE_EVENT(guest_memfd_truncate,
 		      __entry->start, __entry->end)
 );
 
+/*
+ * The attempt to make a range of pages, @end not included, private or shared has
+ * ended; @error is why it has failed, or 0.  KVM may try again after -EAGAIN.
+ */
+TRACE_EVENT(guest_memfd_convert,
+	    TP_PROTO(u64 ino, pgoff_t start, pgoff_t end, bool private, int error),
+
+	    TP_ARGS(ino, start, end, private, error),
+
+	    TP_STRUCT__entry(
+		__field(u64,		ino)
+		__field(pgoff_t,	start)
+		__field(pgoff_t,	end)
+		__field(bool,		private)
+		__field(int,		error)
+	    ),
+
+	    TP_fast_assign(
+		__entry->ino		= ino;
+		__entry->start		= start;
+		__entry->end		= end;
+		__entry->private	= private;
+		__entry->error		= error;
+	    ),
+
+	    TP_printk("ino=%llu start=0x%lx end=0x%lx to=%s error=%d",
+		      __entry->ino, __entry->start, __entry->end,
+		      __entry->private ? "private" : "shared", __entry->error)
+);
+
+/*
+ * The host has touched a page of a large folio; @first and @nr are what single pages
+ * were to be made of.  @error is why they were not, or 0.
+ */
+TRACE_EVENT(guest_memfd_split,
+	    TP_PROTO(u64 ino, pgoff_t index, pgoff_t first, unsigned long nr,
+		     int error),
+
+	    TP_ARGS(ino, index, first, nr, error),
+
+	    TP_STRUCT__entry(
+		__field(u64,		ino)
+		__field(pgoff_t,	index)
+		__field(pgoff_t,	first)
+		__field(unsigned long,	nr)
+		__field(int,		error)
+	    ),
+
+	    TP_fast_assign(
+		__entry->ino	= ino;
+		__entry->index	= index;
+		__entry->first	= first;
+		__entry->nr	= nr;
+		__entry->error	= error;
+	    ),
+
+	    TP_printk("ino=%llu index=0x%lx first=0x%lx nr=%lu error=%d",
+		      __entry->ino, __entry->index, __entry->first, __entry->nr,
+		      __entry->error)
+);
+
+/* Pages have become one folio of @order again, which begins at @index. */
+TRACE_EVENT(guest_memfd_merge,
+	    TP_PROTO(u64 ino, pgoff_t index, unsigned int order),
+
+	    TP_ARGS(ino, index, order),
+
+	    TP_STRUCT__entry(
+		__field(u64,		ino)
+		__field(pgoff_t,	index)
+		__field(unsigned int,	order)
+	    ),
+
+	    TP_fast_assign(
+		__entry->ino	= ino;
+		__entry->index	= index;
+		__entry->order	= order;
+	    ),
+
+	    TP_printk("ino=%llu index=0x%lx order=%u", __entry->ino,
+		      __entry->index, __entry->order)
+);
+
 #endif /* _TRACE_GUEST_MEMFD_H */
 
 /* This part must be outside protection */

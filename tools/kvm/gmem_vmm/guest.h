@@ -25,6 +25,7 @@
 #define JOB_GPA(n)	(0x10000 + (n) * 0x2000)
 #define STACK_TOP(n)	(JOB_GPA(n) + 0x2000)
 #define MAX_VCPUS	64
+#define GUEST_PAGE_SIZE	0x1000
 
 #define PRIVATE_GPA	0x100000000ULL	/* 4G */
 #define PRIVATE_MAX	0x7f00000000ULL	/* up to what the PDPT maps */
@@ -34,9 +35,23 @@
 #define PORT_DONE	0xf1	/* the job is done; KVM_RUN starts the next */
 
 enum guest_op {
-	GUEST_WRITE,	/* expect zero, write a pattern */
-	GUEST_VERIFY,	/* expect the pattern */
+	GUEST_WRITE,	/* expect stage "from" in each word, write stage "to" */
+	GUEST_VERIFY,	/* expect stage "from" */
+	GUEST_COUNT,	/* count the words by their stage */
+	GUEST_CONVERT,	/* ask that each piece be private, or shared */
 	GUEST_CLOCK,	/* have KVM write the wall clock to gpa */
+};
+
+/*
+ * What a word holds tells its address, and in which stage of its life it was
+ * written: a word that was lost, moved or kept from an earlier time is found.
+ */
+enum stage {
+	CLEARED,	/* as the kernel hands memory out: zero */
+	WRITTEN,	/* by the guest */
+	SHARED_BY_GUEST,	/* by the guest, for the host to read */
+	SHARED_BY_HOST,	/* by the host, for the guest to read */
+	NR_STAGES
 };
 
 struct guest_job {
@@ -44,13 +59,24 @@ struct guest_job {
 	__u64 gpa;
 	__u64 size;
 	__u64 stride;
+	__u64 from, to;		/* enum stage */
+	__u64 piece;		/* GUEST_CONVERT: bytes at each stride */
+	__u64 private;
 	/* the guest's answer */
 	__u64 words;		/* visited */
 	__u64 bad;		/* words that did not hold what they should */
 	__u64 bad_gpa;		/* the last such word */
 	__u64 checksum;		/* of the words as they are afterwards */
 	__u64 cycles;		/* of the guest's time stamp counter */
+	__u64 stage_words[NR_STAGES];
+	__s64 error;		/* of the last hypercall that failed */
 };
+
+/* Different for every word below 512G, and in every stage. */
+static inline __u64 stage_word(__u64 gpa, enum stage stage)
+{
+	return stage == CLEARED ? 0 : ((gpa | 1) * 0x9e3779b97f4a7c15ULL) ^ stage;
+}
 
 extern const char __start_guest_code[], __stop_guest_code[];
 void guest_main(struct guest_job *job);

@@ -47,6 +47,9 @@ static const char usage[] =
 "  --stride SIZE       distance between the words that the guest touches (4K)\n"
 "  --vm-type TYPE      sw-protected: private memory; default: none, but still\n"
 "                      out of the host's reach (sw-protected)\n"
+"  --convert           instead: have the guest share parts of a page of 1G with the\n"
+"                      host and take them back, in place and otherwise; of the\n"
+"                      other options --vcpus, --json and --trace count\n"
 "  --json FILE         write all figures to FILE\n"
 "  --trace             add the host-physical layout to FILE, from tracefs\n"
 "  --help              this text\n"
@@ -55,7 +58,7 @@ static const char usage[] =
 "  echo 2 > /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages\n";
 
 /* The line that tells of a run's progress has been begun. */
-static bool line_open;
+bool line_open;
 
 void die(const char *fmt, ...)
 {
@@ -69,7 +72,7 @@ void die(const char *fmt, ...)
 	exit(1);
 }
 
-static __u64 now_ms(void)
+__u64 now_ms(void)
 {
 	struct timespec ts;
 
@@ -128,6 +131,8 @@ static __u64 do_phase(struct vm *vm, enum guest_op op, __u64 size,
 			.gpa = PRIVATE_GPA + n * part,
 			.size = n == vm->nr_vcpus - 1 ? size - n * part : part,
 			.stride = opt.stride,
+			.from = op == GUEST_WRITE ? CLEARED : WRITTEN,
+			.to = WRITTEN,
 		};
 	}
 	for (i = 0; i < vm->nr_vcpus; i++)
@@ -198,6 +203,7 @@ static void reach_for_vmm(struct vm *vm, struct run *run)
 		.gpa = PRIVATE_GPA + BAIT,
 		.size = sizeof(__u64),
 		.stride = sizeof(__u64),
+		.to = WRITTEN,
 	};
 	vm_try_vcpu(vm, 0);
 	run->reach_tried++;
@@ -213,11 +219,11 @@ static void do_run(struct run *run)
 
 	line_open = true;
 	printf("  %llu MiB of %s pages: create", run->size >> 20, run->name);
-	vm_create(&vm, opt.vm_type, opt.nr_vcpus);
+	vm_create(&vm, opt.vm_type, SHARE_NOTHING, opt.nr_vcpus);
 	pool_read(&run->pool_before, run->page_size);
 	start = now_ms();
 	vm_create_gmem(&vm, run->size, run->page_size);
-	vm_bind_gmem(&vm, PRIVATE_GPA, run->size, 0);
+	vm_bind_gmem(&vm, PRIVATE_GPA, run->size);
 	run->create_ms = now_ms() - start;
 	run->flags = vm_gmem_flags(&vm, run->page_size);
 	pool_read(&run->pool_created, run->page_size);
@@ -263,6 +269,18 @@ static void do_run(struct run *run)
 	pool_read(&run->pool_closed, run->page_size);
 	printf(" (%.1f s)\n", run->close_ms / 1e3);
 	line_open = false;
+}
+
+static void do_conversions(void)
+{
+	struct conversions all;
+
+	printf("Conversion of guest_memfd memory between private and shared\n");
+	convert_run(&all, &opt);
+	putchar('\n');
+	print_conversions(&all);
+	if (opt.json)
+		write_conversions_json(opt.json, &all);
 }
 
 static __u64 parse_size(const char *text)
@@ -320,6 +338,7 @@ static char *parse_options(int argc, char **argv)
 		{ "vcpus", required_argument, NULL, 'c' },
 		{ "stride", required_argument, NULL, 'd' },
 		{ "vm-type", required_argument, NULL, 't' },
+		{ "convert", no_argument, NULL, 'C' },
 		{ "json", required_argument, NULL, 'j' },
 		{ "trace", no_argument, NULL, 'T' },
 		{ "help", no_argument, NULL, 'h' },
@@ -348,6 +367,9 @@ static char *parse_options(int argc, char **argv)
 			else if (strcmp(optarg, "sw-protected"))
 				die("--vm-type takes sw-protected or default");
 			break;
+		case 'C':
+			opt.convert = true;
+			break;
 		case 'j':
 			opt.json = optarg;
 			break;
@@ -368,6 +390,8 @@ static char *parse_options(int argc, char **argv)
 		die("--vcpus takes 1 to %d", MAX_VCPUS);
 	if (opt.trace && !opt.json)
 		die("--trace needs --json FILE");
+	if (opt.convert && opt.vm_type == KVM_X86_DEFAULT_VM)
+		die("--convert needs private memory: leave out --vm-type default");
 	return page_sizes;
 }
 
@@ -378,6 +402,10 @@ int main(int argc, char **argv)
 	int i, nr_runs;
 
 	setbuf(stdout, NULL);
+	if (opt.convert) {
+		do_conversions();
+		return 0;
+	}
 	nr_runs = parse_page_sizes(page_sizes, runs);
 	put_bait();
 	printf("Memory from guest_memfd, %s VM, %d vCPU%s\n",

@@ -125,6 +125,23 @@ __u64 meminfo_kib(const char *name)
 	return kib;
 }
 
+/* Pages that hold struct pages: with HVO those of lent pages come and go. */
+__u64 memmap_pages(void)
+{
+	char line[128];
+	__u64 value;
+	FILE *file;
+
+	file = fopen("/proc/vmstat", "r");
+	while (file && fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "nr_memmap_pages %llu", &value) == 1) {
+			fclose(file);
+			return value;
+		}
+	}
+	die("/proc/vmstat has no nr_memmap_pages");
+}
+
 static void trace_write(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
+#include <linux/kvm_para.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 
@@ -22,6 +23,9 @@
 #define EFER_LME	0x100
 #define EFER_LMA	0x400
 #define CPUID_PDPE1GB	0x4000000
+
+/* How often a conversion is tried that finds a page in use. */
+#define CONVERT_TRIES	10
 
 enum { SLOT_LOW, SLOT_GMEM };
 
@@ -139,7 +143,22 @@ static void create_vcpu(struct vm *vm, int n, struct kvm_cpuid2 *cpuid)
 	set_registers(vcpu, n);
 }
 
-void vm_create(struct vm *vm, unsigned long type, int nr_vcpus)
+/*
+ * A guest asks for memory to be private or shared by a hypercall, and this program
+ * is to answer it.
+ */
+static void enable_hypercall(struct vm *vm)
+{
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_EXIT_HYPERCALL,
+		.args[0] = 1 << KVM_HC_MAP_GPA_RANGE,
+	};
+
+	if (ioctl(vm->fd, KVM_ENABLE_CAP, &cap))
+		die("KVM_CAP_EXIT_HYPERCALL: %m: no guest can ask for conversions here");
+}
+
+void vm_create(struct vm *vm, unsigned long type, enum sharing sharing, int nr_vcpus)
 {
 	struct {
 		struct kvm_cpuid2 head;
@@ -148,7 +167,9 @@ void vm_create(struct vm *vm, unsigned long type, int nr_vcpus)
 	int kvm_fd = open_kvm();
 	int i;
 
-	*vm = (struct vm){ .type = type, .nr_vcpus = nr_vcpus, .gmem_fd = -1 };
+	*vm = (struct vm){
+		.type = type, .sharing = sharing, .nr_vcpus = nr_vcpus, .gmem_fd = -1,
+	};
 
 	vm->fd = ioctl(kvm_fd, KVM_CREATE_VM, type);
 	if (vm->fd < 0 && errno == EINVAL)
@@ -164,6 +185,13 @@ void vm_create(struct vm *vm, unsigned long type, int nr_vcpus)
 	vm->run_size = ioctl(kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
 	close(kvm_fd);
 
+	if (sharing == SHARE_IN_PLACE &&
+	    !(ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES) &
+	      KVM_MEMORY_ATTRIBUTE_PRIVATE))
+		die("this kernel lacks KVM_CAP_GUEST_MEMFD_MEMORY_ATTRIBUTES: leave out --convert");
+	if (sharing != SHARE_NOTHING)
+		enable_hypercall(vm);
+
 	create_low(vm);
 	for (i = 0; i < nr_vcpus; i++)
 		create_vcpu(vm, i, &cpuid.head);
@@ -171,12 +199,16 @@ void vm_create(struct vm *vm, unsigned long type, int nr_vcpus)
 
 /*
  * A VM without private memory runs from the guest_memfd only if the file has
- * MMAP; as long as it lacks INIT_SHARED the host cannot touch its memory.
+ * MMAP; as long as it lacks INIT_SHARED the host cannot touch its memory. In a VM
+ * with private memory a file with MMAP converts in place: the host can touch what
+ * is shared.
  */
 __u64 vm_gmem_flags(const struct vm *vm, __u64 page_size)
 {
-	__u64 flags = vm->type == KVM_X86_DEFAULT_VM ? GUEST_MEMFD_FLAG_MMAP : 0;
+	__u64 flags = 0;
 
+	if (vm->type == KVM_X86_DEFAULT_VM || vm->sharing == SHARE_IN_PLACE)
+		flags |= GUEST_MEMFD_FLAG_MMAP;
 	if (page_size == SZ_2M)
 		flags |= GUEST_MEMFD_FLAG_HUGETLB | GUEST_MEMFD_HUGE_2MB;
 	if (page_size == SZ_1G)
@@ -214,23 +246,59 @@ void vm_create_gmem(struct vm *vm, __u64 size, __u64 page_size)
  * KVM takes userspace_addr, and not the file, where it reads or writes guest
  * memory itself, to write the time for example.  The field never means "none":
  * with 0 a guest writes to what this program has from address 0 on.  Map the same
- * range of the file.  Where that cannot be mapped, keep the addresses and let
- * nobody have memory there.
+ * range of the file.  Where that cannot be mapped, have other memory there for what
+ * will be shared, or keep the addresses free of memory.
  */
-static void map_gmem(struct vm *vm, __u64 size, __u64 offset)
+static void map_gmem(struct vm *vm, __u64 size)
 {
-	if (vm_gmem_flags(vm, SZ_4K) & GUEST_MEMFD_FLAG_MMAP)
-		vm->gmem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
-				vm->gmem_fd, offset);
-	else
-		vm->gmem = mmap(NULL, size, PROT_NONE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (vm->gmem == MAP_FAILED)
+	int prot = PROT_READ | PROT_WRITE;
+	void *mem;
+
+	if (vm_gmem_flags(vm, SZ_4K) & GUEST_MEMFD_FLAG_MMAP) {
+		mem = mmap(NULL, size, prot, MAP_SHARED, vm->gmem_fd, 0);
+	} else {
+		if (vm->sharing != SHARE_TWO_STORES)
+			prot = PROT_NONE;
+		mem = mmap(NULL, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			   -1, 0);
+	}
+	if (mem == MAP_FAILED)
 		die("mmap of %llu bytes for userspace_addr: %m", size);
+	/* Of the other memory no more than what is used. */
+	if (vm->sharing == SHARE_TWO_STORES && madvise(mem, size, MADV_NOHUGEPAGE) &&
+	    errno != EINVAL)
+		die("MADV_NOHUGEPAGE: %m");
+	vm->gmem = mem;
 	vm->gmem_size = size;
 }
 
-void vm_set_private(struct vm *vm, __u64 gpa, __u64 size, bool private)
+/*
+ * The file says where memory is in use that is to be private: pinned, in a pipe, or
+ * just looked at by the kernel.  The last passes.
+ */
+static void convert_in_place(struct vm *vm, __u64 offset, __u64 size, bool private)
+{
+	struct kvm_memory_attributes2 attributes = {
+		.offset = offset,
+		.size = size,
+		.attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+	};
+	int tries;
+
+	for (tries = 0; tries < CONVERT_TRIES; tries++) {
+		if (!ioctl(vm->gmem_fd, KVM_SET_MEMORY_ATTRIBUTES2, &attributes))
+			return;
+		if (errno != EAGAIN)
+			die("KVM_SET_MEMORY_ATTRIBUTES2, offset %#llx, size %#llx: %m",
+			    offset, size);
+		usleep(1000 << tries);
+	}
+	die("the page at %#llx of the file stays in use in the host: unpin it first",
+	    (__u64)attributes.error_offset);
+}
+
+/* What the guest has in one store does not get into the other. */
+static void convert_stores(struct vm *vm, __u64 gpa, __u64 size, bool private)
 {
 	struct kvm_memory_attributes attributes = {
 		.address = gpa,
@@ -240,9 +308,20 @@ void vm_set_private(struct vm *vm, __u64 gpa, __u64 size, bool private)
 
 	if (ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &attributes))
 		die("KVM_SET_MEMORY_ATTRIBUTES: %m");
+	if (private && vm->sharing == SHARE_TWO_STORES &&
+	    madvise(vm->gmem + (gpa - vm->gmem_gpa), size, MADV_DONTNEED))
+		die("MADV_DONTNEED: %m");
 }
 
-void vm_bind_gmem(struct vm *vm, __u64 gpa, __u64 size, __u64 offset)
+void vm_set_private(struct vm *vm, __u64 gpa, __u64 size, bool private)
+{
+	if (vm->sharing == SHARE_IN_PLACE)
+		convert_in_place(vm, gpa - vm->gmem_gpa, size, private);
+	else
+		convert_stores(vm, gpa, size, private);
+}
+
+void vm_bind_gmem(struct vm *vm, __u64 gpa, __u64 size)
 {
 	struct kvm_userspace_memory_region2 slot = {
 		.slot = SLOT_GMEM,
@@ -250,13 +329,14 @@ void vm_bind_gmem(struct vm *vm, __u64 gpa, __u64 size, __u64 offset)
 		.guest_phys_addr = gpa,
 		.memory_size = size,
 		.guest_memfd = vm->gmem_fd,
-		.guest_memfd_offset = offset,
 	};
 
-	map_gmem(vm, size, offset);
+	map_gmem(vm, size);
+	vm->gmem_gpa = gpa;
 	slot.userspace_addr = (__u64)vm->gmem;
 	set_slot(vm, &slot);
-	if (vm->type != KVM_X86_DEFAULT_VM)
+	/* A file that converts in place says itself what is private: all, at first. */
+	if (vm->type != KVM_X86_DEFAULT_VM && vm->sharing != SHARE_IN_PLACE)
 		vm_set_private(vm, gpa, size, true);
 }
 
@@ -272,7 +352,24 @@ static int kvm_run(struct vcpu *vcpu)
 	return r;
 }
 
-/* Runs vCPU n until its job is done. */
+/* The guest's answer is 0, or why its request makes no sense. */
+static void handle_hypercall(struct vm *vm, struct kvm_run *run)
+{
+	__u64 gpa = run->hypercall.args[0], size = run->hypercall.args[1] * SZ_4K;
+
+	if (run->hypercall.nr != KVM_HC_MAP_GPA_RANGE)
+		die("unexpected hypercall %llu", (__u64)run->hypercall.nr);
+	if (gpa < vm->gmem_gpa || size > vm->gmem_size ||
+	    gpa - vm->gmem_gpa > vm->gmem_size - size) {
+		run->hypercall.ret = -EINVAL;
+		return;
+	}
+	vm_set_private(vm, gpa, size,
+		       run->hypercall.args[2] & KVM_MAP_GPA_RANGE_ENCRYPTED);
+	run->hypercall.ret = 0;
+}
+
+/* Runs vCPU n until its job is done; @progress may be NULL. */
 void vm_run_vcpu(struct vm *vm, int n, void (*progress)(unsigned int mib))
 {
 	struct vcpu *vcpu = &vm->vcpu[n];
@@ -287,6 +384,10 @@ void vm_run_vcpu(struct vm *vm, int n, void (*progress)(unsigned int mib))
 			    run->memory_fault.gpa, run->memory_fault.flags);
 		if (errno)
 			die("KVM_RUN: %m");
+		if (run->exit_reason == KVM_EXIT_HYPERCALL) {
+			handle_hypercall(vm, run);
+			continue;
+		}
 		if (run->exit_reason != KVM_EXIT_IO)
 			die("vCPU %d: unexpected exit %u%s", n, run->exit_reason,
 			    run->exit_reason == KVM_EXIT_SHUTDOWN ?
@@ -294,7 +395,8 @@ void vm_run_vcpu(struct vm *vm, int n, void (*progress)(unsigned int mib))
 		if (run->io.port == PORT_DONE)
 			return;
 		data = (__u32 *)((char *)run + run->io.data_offset);
-		progress(*data);
+		if (progress)
+			progress(*data);
 	}
 }
 

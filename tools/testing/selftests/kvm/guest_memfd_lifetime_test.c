@@ -12,7 +12,6 @@
  * (--hold SECONDS, --hold-path SECONDS).
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -40,7 +39,6 @@
 #define NR_CHILDREN	4
 /* Seconds.  A debug kernel on an emulated CPU takes its time. */
 #define TIMEOUT		1200
-#define DEBUGFS		"/sys/kernel/debug"
 
 struct child {
 	pid_t pid;
@@ -131,27 +129,8 @@ static long read_file_pages(void)
 	return value;
 }
 
-/* VMs that this process has made and that exist, -1 if it cannot be told. */
-static int nr_vms(void)
-{
-	char prefix[32];
-	struct dirent *d;
-	int nr = 0;
-	DIR *dir;
-
-	dir = opendir(DEBUGFS "/kvm");
-	if (!dir)
-		return -1;
-	snprintf(prefix, sizeof(prefix), "%d-", getpid());
-	while ((d = readdir(dir)))
-		if (!strncmp(d->d_name, prefix, strlen(prefix)))
-			nr++;
-	closedir(dir);
-	return nr;
-}
-
 #define EXPECT_VMS(want) do {						\
-	int __nr = nr_vms();						\
+	int __nr = gmem_nr_vms();					\
 									\
 	if (__nr >= 0)							\
 		EXPECT_EQ(want, __nr);					\
@@ -353,61 +332,6 @@ static int kill_child(struct child *c)
 	return end_child(c);
 }
 
-/*
- * Error injection
- */
-
-static struct {
-	const char *dir;
-	const char *name;
-	char *value;
-	char old[32];
-} fault_settings[] = {
-	{ DEBUGFS "/failslab", "ignore-gfp-wait", "N" },
-	{ DEBUGFS "/failslab", "verbose", "0" },
-	{ DEBUGFS "/failslab", "task-filter", "Y" },
-	{ DEBUGFS "/failslab", "times", "-1" },
-	{ DEBUGFS "/failslab", "probability", "100" },
-	{ DEBUGFS "/fail_page_alloc", "ignore-gfp-wait", "N" },
-	{ DEBUGFS "/fail_page_alloc", "ignore-gfp-highmem", "N" },
-	{ DEBUGFS "/fail_page_alloc", "min-order", "0" },
-	{ DEBUGFS "/fail_page_alloc", "verbose", "0" },
-	{ DEBUGFS "/fail_page_alloc", "task-filter", "Y" },
-	{ DEBUGFS "/fail_page_alloc", "times", "-1" },
-	{ DEBUGFS "/fail_page_alloc", "probability", "100" },
-	/* No caller is at such an address: copying to and from here works. */
-	{ DEBUGFS "/fail_usercopy", "require-end", "1" },
-};
-
-static bool set_up_faults(life_data *self)
-{
-	int i;
-
-	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
-		if (cg_read(fault_settings[i].dir, fault_settings[i].name,
-			    fault_settings[i].old, sizeof(fault_settings[i].old)))
-			return false;
-
-	self->injecting = true;
-	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
-		if (cg_write(fault_settings[i].dir, fault_settings[i].name,
-			     fault_settings[i].value))
-			return false;
-	return true;
-}
-
-static bool restore_faults(void)
-{
-	bool ok = true;
-	int i;
-
-	/* In reverse, so that a filter goes after what it holds back. */
-	for (i = ARRAY_SIZE(fault_settings) - 1; i >= 0; i--)
-		ok &= !cg_write(fault_settings[i].dir, fault_settings[i].name,
-				fault_settings[i].old);
-	return ok;
-}
-
 FIXTURE_SETUP(life)
 {
 	const char *reason;
@@ -418,7 +342,7 @@ FIXTURE_SETUP(life)
 		SKIP(return, "%s", reason);
 
 	self->file_pages = read_file_pages();
-	if (nr_vms() < 0)
+	if (gmem_nr_vms() < 0)
 		ksft_print_msg("no debugfs to tell whether a VM still exists\n");
 	EXPECT_VMS(1);
 }
@@ -428,7 +352,7 @@ FIXTURE_TEARDOWN(life)
 	int i;
 
 	if (self->injecting)
-		EXPECT_TRUE(restore_faults());
+		EXPECT_TRUE(faults_restore());
 	gmem_trace_stop(self->trace);
 	for (i = 0; i < NR_CHILDREN; i++)
 		if (self->child[i].pid)
@@ -526,7 +450,7 @@ TEST_F_TIMEOUT(life, in_flight, TIMEOUT)
 	/* Collecting is deferred; closing another socket sets it off. */
 	for (i = 0; i < 300; i++) {
 		read_pool(self->g.page_size, &now);
-		if (!memcmp(&now, &self->g.before, sizeof(now)) && nr_vms() <= 0)
+		if (!memcmp(&now, &self->g.before, sizeof(now)) && gmem_nr_vms() <= 0)
 			break;
 		ASSERT_EQ(0, socketpair(AF_UNIX, SOCK_STREAM, 0, sock));
 		close(sock[0]);
@@ -1457,7 +1381,7 @@ static void inject(struct __test_metadata *_metadata, life_data *self,
 	fail_all = open("/proc/thread-self/make-it-fail", O_RDWR);
 	if (fail_nth < 0 || fail_all < 0)
 		SKIP(return, "needs CONFIG_FAULT_INJECTION");
-	if (!set_up_faults(self)) {
+	if (!faults_set_up(&self->injecting)) {
 		close(fail_nth);
 		close(fail_all);
 		SKIP(return, "needs root, and the faults in " DEBUGFS);

@@ -332,11 +332,13 @@ TEST_F_TIMEOUT(reserved, create_after_close, TIMEOUT)
 
 static size_t block_size(void)
 {
+	static size_t size;
 	char text[32] = "";
 
 	/* In hexadecimal */
-	cg_read(MEMORY, "block_size_bytes", text, sizeof(text));
-	return strtoul(text, NULL, 16);
+	if (!size && !cg_read(MEMORY, "block_size_bytes", text, sizeof(text)))
+		size = strtoul(text, NULL, 16);
+	return size;
 }
 
 static bool block_is_movable(int block)
@@ -466,9 +468,11 @@ static void hold_pages(bool *held)
 {
 	const size_t size = SZ_512M;
 	int pagemap = open("/proc/self/pagemap", O_RDONLY);
+	bool asked[MAX_BLOCKS] = {};
+	u64 entries[512];
 	int pipefd[2], block;
 	char *mem, *p;
-	u64 entry;
+	int i;
 
 	TEST_ASSERT(pagemap >= 0, "no /proc/self/pagemap");
 	mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
@@ -476,21 +480,26 @@ static void hold_pages(bool *held)
 	TEST_ASSERT(mem != MAP_FAILED, "mmap() failed");
 	madvise(mem, size, MADV_NOHUGEPAGE);
 
-	for (p = mem; p < mem + size; p += SZ_4K) {
-		struct iovec iov = { p, SZ_4K };
+	for (p = mem; p < mem + size; p += ARRAY_SIZE(entries) * SZ_4K) {
+		TEST_ASSERT(!madvise(p, ARRAY_SIZE(entries) * SZ_4K, MADV_POPULATE_WRITE),
+			    "MADV_POPULATE_WRITE failed");
+		TEST_ASSERT(pread(pagemap, entries, sizeof(entries),
+				  (uintptr_t)p / SZ_4K * sizeof(u64)) == sizeof(entries),
+			    "cannot read the pagemap");
+		for (i = 0; i < ARRAY_SIZE(entries); i++) {
+			struct iovec iov = { p + i * SZ_4K, SZ_4K };
 
-		*p = 1;
-		if (pread(pagemap, &entry, sizeof(entry),
-			  (uintptr_t)p / SZ_4K * sizeof(entry)) != sizeof(entry))
-			continue;
-		block = (entry & (BIT_ULL(55) - 1)) * SZ_4K / block_size();
-		if (!block || block >= MAX_BLOCKS || held[block] ||
-		    !block_is_movable(block))
-			continue;
-		TEST_ASSERT(!pipe(pipefd), "pipe() failed");
-		TEST_ASSERT(vmsplice(pipefd[1], &iov, 1, 0) == SZ_4K,
-			    "vmsplice() failed");
-		held[block] = true;
+			block = (entries[i] & (BIT_ULL(55) - 1)) * SZ_4K / block_size();
+			if (!block || block >= MAX_BLOCKS || asked[block])
+				continue;
+			asked[block] = true;
+			if (!block_is_movable(block))
+				continue;
+			TEST_ASSERT(!pipe(pipefd), "pipe() failed");
+			TEST_ASSERT(vmsplice(pipefd[1], &iov, 1, 0) == SZ_4K,
+				    "vmsplice() failed");
+			held[block] = true;
+		}
 	}
 	munmap(mem, size);
 	close(pagemap);

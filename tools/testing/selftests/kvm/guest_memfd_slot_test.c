@@ -2,14 +2,18 @@
 /*
  * Tests of memslots on guest_memfd: the guest has the memory of the file, as fast
  * as the file's pages allow, and what is mapped at userspace_addr has no part in
- * it.  Prefaulting gives way to changes of memslots.
+ * it.  Prefaulting gives way to changes of memslots, and so does a fault that has
+ * found no memslot.
  *
  * Files of huge pages are tested if the pool has enough pages.
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/falloc.h>
@@ -410,6 +414,161 @@ TEST_F_TIMEOUT(prefault, other_slot, TIMEOUT)
 	pthread_join(self->thread, NULL);
 	EXPECT_EQ(1, self->nr_errors[0]);
 	EXPECT_EQ(0, self->left);
+}
+
+/*
+ * A memslot that appears while vCPUs fault where it is going to be
+ */
+
+#define NR_TOUCHING	3
+/* A vCPU faults once on each page before a mapping of MMIO spares it that. */
+#define TOUCH_PAGES	64
+#define STORM_SECONDS	15
+#define MIN_ROUNDS	10
+#define TAINT_WARN	9	/* bit of the sysctl kernel.tainted */
+
+struct touching {
+	struct kvm_vcpu *vcpu;
+	pthread_t thread;
+	long exits;		/* for want of a memslot */
+	bool stop, done;
+	u32 reason;		/* of its last exit */
+};
+
+FIXTURE(appear)
+{
+	struct memory m;
+	struct touching touching[NR_TOUCHING];
+};
+
+#define appear_data FIXTURE_DATA(appear)
+
+FIXTURE_VARIANT(appear)
+{
+	unsigned int page_shift;
+};
+
+FIXTURE_VARIANT_ADD(appear, userspace) { .page_shift = 0 };
+FIXTURE_VARIANT_ADD(appear, 4k) { .page_shift = 12 };
+FIXTURE_VARIANT_ADD(appear, 2m) { .page_shift = 21 };
+
+static bool kernel_has_warned(void)
+{
+	FILE *file = fopen("/proc/sys/kernel/tainted", "r");
+	unsigned long taint;
+
+	TEST_ASSERT(file && fscanf(file, "%lu", &taint) == 1, "kernel.tainted");
+	fclose(file);
+	return taint & BIT(TAINT_WARN);
+}
+
+static void guest_touch(void)
+{
+	int i;
+
+	for (;;) {
+		for (i = 0; i < TOUCH_PAGES; i++)
+			WRITE_ONCE(*(u64 *)(GVA + i * SZ_4K), 1);
+	}
+}
+
+FIXTURE_SETUP(appear)
+{
+	const char *why;
+	int i;
+
+	/* KVM's checks warn once. */
+	if (kernel_has_warned())
+		SKIP(return, "the kernel has warned already");
+	why = setup(&self->m, KVM_X86_DEFAULT_VM, variant->page_shift, SZ_2M);
+	if (why)
+		SKIP(return, "%s", why);
+	for (i = 0; i < NR_TOUCHING; i++)
+		self->touching[i].vcpu = vm_vcpu_add(self->m.vm, i + 1,
+						     guest_touch);
+}
+
+FIXTURE_TEARDOWN(appear)
+{
+	teardown(&self->m);
+}
+
+static void *touch(void *arg)
+{
+	struct touching *t = arg;
+
+	while (!READ_ONCE(t->stop)) {
+		vcpu_run(t->vcpu);
+		t->reason = t->vcpu->run->exit_reason;
+		if (t->reason != KVM_EXIT_MMIO)
+			break;
+		WRITE_ONCE(t->exits, t->exits + 1);
+	}
+	WRITE_ONCE(t->done, true);
+	return NULL;
+}
+
+static int nr_touching(appear_data *self)
+{
+	int i, nr = 0;
+
+	for (i = 0; i < NR_TOUCHING; i++)
+		nr += !READ_ONCE(self->touching[i].done);
+	return nr;
+}
+
+static long nr_exits(appear_data *self)
+{
+	long nr = 0;
+	int i;
+
+	for (i = 0; i < NR_TOUCHING; i++)
+		nr += READ_ONCE(self->touching[i].exits);
+	return nr;
+}
+
+/*
+ * A vCPU finds no memslot, another one finds it and maps the page: the first one
+ * must not take that for memory without a memslot.
+ */
+TEST_F_TIMEOUT(appear, while_touched, TIMEOUT)
+{
+	const time_t end = time(NULL) + STORM_SECONDS;
+	struct touching *t;
+	long exits, rounds;
+	int i;
+
+	for (i = 0; i < NR_TOUCHING; i++)
+		ASSERT_EQ(0, pthread_create(&self->touching[i].thread, NULL,
+					    touch, &self->touching[i]));
+
+	/* It takes two. */
+	for (rounds = 0; time(NULL) < end && nr_touching(self) > 1; rounds++) {
+		exits = nr_exits(self);
+		while (nr_exits(self) == exits && nr_touching(self) > 1)
+			sched_yield();
+		bind(&self->m, GPA, SZ_2M, self->m.mem, 0);
+		delete_slot(&self->m, SLOT);
+	}
+
+	for (i = 0; i < NR_TOUCHING; i++)
+		WRITE_ONCE(self->touching[i].stop, true);
+	for (i = 0; i < NR_TOUCHING; i++) {
+		t = &self->touching[i];
+		pthread_join(t->thread, NULL);
+		TH_LOG("%ld exits, the last for reason %u", t->exits, t->reason);
+		/* The memslot comes and goes while an instruction is emulated. */
+		if (t->reason != KVM_EXIT_SHUTDOWN &&
+		    t->reason != KVM_EXIT_INTERNAL_ERROR)
+			EXPECT_EQ(KVM_EXIT_MMIO, t->reason);
+	}
+	TH_LOG("%ld rounds", rounds);
+	EXPECT_LE(MIN_ROUNDS, rounds);
+	EXPECT_FALSE(kernel_has_warned());
+
+	bind(&self->m, GPA, SZ_2M, self->m.mem, 0);
+	run_guest(&self->m, TOUCH, GVA, TOUCH_PAGES * SZ_4K);
+	EXPECT_EQ(0, run_guest(&self->m, EXPECT, GVA, TOUCH_PAGES * SZ_4K));
 }
 
 /*

@@ -134,6 +134,9 @@ long gmem_nr_allocated(struct gmem *g, int fd);
  */
 bool gmem_held(struct gmem *g, long allocated, long reserved);
 
+/* VMs that this process has made and that exist, -1 if it cannot be told */
+int gmem_nr_vms(void);
+
 /* Bind @size bytes of the file, from @offset, at TEST_GPA + @delta. */
 void gmem_bind_at(struct gmem *g, int fd, u64 offset, u64 size, u64 delta);
 
@@ -151,6 +154,15 @@ static inline void gmem_unbind(struct gmem *g)
 /* The value of a key in the file's fdinfo, as a string; NULL if it isn't there */
 const char *gmem_fdinfo(int fd, const char *key);
 
+/* What gmem_convert() leaves in *@error_offset if the kernel wrote nothing */
+#define GMEM_NO_ERROR	0xdeadbeefULL
+
+/* Make bytes of a file private or shared, whichever VM has them in a memslot. */
+int gmem_convert(int fd, u64 offset, u64 size, bool private, u64 *error_offset);
+
+/* The same for all that a VM has in a range of addresses. */
+int vm_convert(struct kvm_vm *vm, u64 gpa, u64 size, bool private);
+
 /*
  * The guest visits memory as it's told: one word of each cache line, or of each
  * 4K page.
@@ -162,10 +174,16 @@ enum guest_op {
 	OP_CHECK,	/* expect that */
 	OP_CHECK_ZERO,	/* expect 0 */
 	OP_TOUCH,	/* write a word of each 4K page */
+	OP_MARK,	/* the same: (the word's offset from TEST_GPA ^ seed) */
+	OP_CHECK_MARK,	/* expect that */
 };
 
 /* @offset is from TEST_GPA, @seed is not a multiple of 64. */
 void set_cmd(struct gmem *g, enum guest_op op, u64 offset, u64 size, u64 seed);
+
+/* The same for one vCPU, while others go on with what they were told. */
+void set_vcpu_cmd(struct gmem *g, int vcpu, enum guest_op op, u64 offset,
+		  u64 size, u64 seed);
 
 /*
  * Have a vCPU carry it out.  After an error the guest is still at it, and goes on
@@ -190,6 +208,44 @@ static inline int gmem_touch(struct gmem *g, long page)
 		SZ_4K, 1);
 	return run_vcpu(g->vcpu[0]);
 }
+
+/*
+ * Error injection
+ */
+
+#define DEBUGFS		"/sys/kernel/debug"
+
+/*
+ * Let failslab and fail_page_alloc fail all that /proc/thread-self/fail-nth or
+ * make-it-fail asks for, and usercopy nothing.  Restore what was set before even if
+ * this says false, unless the kernel has no such faults: *@begun tells.
+ */
+bool faults_set_up(bool *begun);
+bool faults_restore(void);
+
+/*
+ * Cgroups
+ */
+
+#define CG_ROOT		"/sys/fs/cgroup"
+
+/* A cgroup below the root, one below that, and what was enabled in the root for them */
+struct gmem_cgroups {
+	char parent[64];
+	char child[80];
+	char controllers[64];
+};
+
+/* Have both with a controller; false if they cannot be had.  May be called again. */
+bool gmem_make_cgroups(struct gmem_cgroups *cg, const char *name, const char *controller);
+/* The tasks have left them; either may be gone. */
+bool gmem_remove_cgroups(struct gmem_cgroups *cg);
+
+/* hugetlb.SIZE.NAME, good until three more names are asked for */
+const char *gmem_hugetlb_file(struct gmem *g, const char *name);
+
+/* What the hugetlb controller has charged to a cgroup: is it this, in huge pages? */
+bool gmem_hugetlb_is(struct gmem *g, const char *dir, long held, long rsvd);
 
 /*
  * Tracing

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -127,11 +128,15 @@ struct guest_cmd {
 	u64 seed;
 };
 
-static struct guest_cmd guest_cmd;
+static struct guest_cmd guest_cmd[NR_VCPUS];
 
 static void guest_run_cmd(const struct guest_cmd *cmd)
 {
-	const u64 stride = cmd->op == OP_TOUCH ? SZ_4K : 64;
+	const bool by_page = cmd->op == OP_TOUCH || cmd->op == OP_MARK ||
+			     cmd->op == OP_CHECK_MARK;
+	const bool by_gpa = cmd->op == OP_MARK || cmd->op == OP_CHECK_MARK;
+	const u64 base = by_gpa ? TEST_GPA : cmd->gva;
+	const u64 stride = by_page ? SZ_4K : 64;
 	u64 end = cmd->gva + cmd->size;
 	u64 gva, want, got;
 
@@ -139,9 +144,9 @@ static void guest_run_cmd(const struct guest_cmd *cmd)
 		return;
 
 	for (gva = cmd->gva; gva < end; gva += stride) {
-		want = cmd->op == OP_CHECK_ZERO ? 0 :
-						  (gva - cmd->gva) ^ cmd->seed;
-		if (cmd->op == OP_FILL || cmd->op == OP_TOUCH) {
+		want = cmd->op == OP_CHECK_ZERO ? 0 : (gva - base) ^ cmd->seed;
+		if (cmd->op == OP_FILL || cmd->op == OP_TOUCH ||
+		    cmd->op == OP_MARK) {
 			WRITE_ONCE(*(u64 *)gva, want);
 			continue;
 		}
@@ -151,28 +156,37 @@ static void guest_run_cmd(const struct guest_cmd *cmd)
 	}
 }
 
-static void guest_code(void)
+static void guest_code(int vcpu)
 {
 	struct guest_cmd cmd;
 
 	for (;;) {
 		/* The next one may be set while this one is carried out. */
-		cmd = guest_cmd;
+		cmd = guest_cmd[vcpu];
 		asm volatile("" : "+m"(cmd));
 		guest_run_cmd(&cmd);
 		GUEST_SYNC(0);
 	}
 }
 
-void set_cmd(struct gmem *g, enum guest_op op, u64 offset, u64 size, u64 seed)
+void set_vcpu_cmd(struct gmem *g, int vcpu, enum guest_op op, u64 offset,
+		  u64 size, u64 seed)
 {
-	guest_cmd = (struct guest_cmd) {
+	guest_cmd[vcpu] = (struct guest_cmd) {
 		.op = op,
 		.gva = TEST_GPA + offset,
 		.size = size,
 		.seed = seed,
 	};
-	sync_global_to_guest(g->vm, guest_cmd);
+	sync_global_to_guest(g->vm, guest_cmd[vcpu]);
+}
+
+void set_cmd(struct gmem *g, enum guest_op op, u64 offset, u64 size, u64 seed)
+{
+	int i;
+
+	for (i = 0; i < NR_VCPUS; i++)
+		set_vcpu_cmd(g, i, op, offset, size, seed);
 }
 
 int run_vcpu(struct kvm_vcpu *vcpu)
@@ -239,6 +253,8 @@ const char *gmem_setup(struct gmem *g, unsigned int page_shift,
 		g->flags |= GUEST_MEMFD_FLAG_MMAP;
 
 	g->vm = __vm_create_with_vcpus(shape, NR_VCPUS, 0, guest_code, g->vcpu);
+	for (i = 0; i < NR_VCPUS; i++)
+		vcpu_args_set(g->vcpu[i], 1, i);
 	g->hva = kvm_mmap(GUEST_SIZE + SZ_1G, PROT_READ | PROT_WRITE,
 			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
 	g->hva = align_ptr_up(g->hva, SZ_1G);
@@ -325,6 +341,24 @@ bool gmem_held(struct gmem *g, long allocated, long reserved)
 	return same;
 }
 
+int gmem_nr_vms(void)
+{
+	char prefix[32];
+	struct dirent *d;
+	int nr = 0;
+	DIR *dir;
+
+	dir = opendir("/sys/kernel/debug/kvm");
+	if (!dir)
+		return -1;
+	snprintf(prefix, sizeof(prefix), "%d-", getpid());
+	while ((d = readdir(dir)))
+		if (!strncmp(d->d_name, prefix, strlen(prefix)))
+			nr++;
+	closedir(dir);
+	return nr;
+}
+
 void gmem_bind_at(struct gmem *g, int fd, u64 offset, u64 size, u64 delta)
 {
 	vm_set_user_memory_region2(g->vm, TEST_SLOT, KVM_MEM_GUEST_MEMFD,
@@ -357,6 +391,158 @@ const char *gmem_fdinfo(int fd, const char *key)
 	}
 	fclose(f);
 	return found ? value : NULL;
+}
+
+int gmem_convert(int fd, u64 offset, u64 size, bool private, u64 *error_offset)
+{
+	struct kvm_memory_attributes2 attr = {
+		.offset = offset,
+		.size = size,
+		.attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+		.error_offset = GMEM_NO_ERROR,
+	};
+	int r = ioctl(fd, KVM_SET_MEMORY_ATTRIBUTES2, &attr) ? errno : 0;
+
+	if (error_offset)
+		*error_offset = attr.error_offset;
+	return r;
+}
+
+int vm_convert(struct kvm_vm *vm, u64 gpa, u64 size, bool private)
+{
+	const struct kvm_memory_attributes attr = {
+		.address = gpa,
+		.size = size,
+		.attributes = private ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+	};
+
+	return ioctl(vm->fd, KVM_SET_MEMORY_ATTRIBUTES, &attr) ? errno : 0;
+}
+
+/*
+ * Error injection
+ */
+
+static struct {
+	const char *dir;
+	const char *name;
+	char *value;
+	char old[32];
+} fault_settings[] = {
+	{ DEBUGFS "/failslab", "ignore-gfp-wait", "N" },
+	{ DEBUGFS "/failslab", "verbose", "0" },
+	{ DEBUGFS "/failslab", "task-filter", "Y" },
+	{ DEBUGFS "/failslab", "times", "-1" },
+	{ DEBUGFS "/failslab", "probability", "100" },
+	{ DEBUGFS "/fail_page_alloc", "ignore-gfp-wait", "N" },
+	{ DEBUGFS "/fail_page_alloc", "ignore-gfp-highmem", "N" },
+	{ DEBUGFS "/fail_page_alloc", "min-order", "0" },
+	{ DEBUGFS "/fail_page_alloc", "verbose", "0" },
+	{ DEBUGFS "/fail_page_alloc", "task-filter", "Y" },
+	{ DEBUGFS "/fail_page_alloc", "times", "-1" },
+	{ DEBUGFS "/fail_page_alloc", "probability", "100" },
+	/* No caller is at such an address: copying to and from here works. */
+	{ DEBUGFS "/fail_usercopy", "require-end", "1" },
+};
+
+bool faults_set_up(bool *begun)
+{
+	int i;
+
+	*begun = false;
+	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
+		if (cg_read(fault_settings[i].dir, fault_settings[i].name,
+			    fault_settings[i].old, sizeof(fault_settings[i].old)))
+			return false;
+
+	*begun = true;
+	for (i = 0; i < ARRAY_SIZE(fault_settings); i++)
+		if (cg_write(fault_settings[i].dir, fault_settings[i].name,
+			     fault_settings[i].value))
+			return false;
+	return true;
+}
+
+bool faults_restore(void)
+{
+	bool ok = true;
+	int i;
+
+	/* In reverse, so that a filter goes after what it holds back. */
+	for (i = ARRAY_SIZE(fault_settings) - 1; i >= 0; i--)
+		ok &= !cg_write(fault_settings[i].dir, fault_settings[i].name,
+				fault_settings[i].old);
+	return ok;
+}
+
+/*
+ * Cgroups
+ */
+
+bool gmem_make_cgroups(struct gmem_cgroups *cg, const char *name, const char *controller)
+{
+	char str[32];
+
+	snprintf(str, sizeof(str), "+%s", controller);
+	if (cg_read_strstr(CG_ROOT, "cgroup.controllers", controller))
+		return false;
+
+	if (cg_read_strstr(CG_ROOT, "cgroup.subtree_control", controller)) {
+		if (cg_write(CG_ROOT, "cgroup.subtree_control", str))
+			return false;
+		strcat(cg->controllers, controller);
+		strcat(cg->controllers, " ");
+	}
+
+	snprintf(cg->parent, sizeof(cg->parent), CG_ROOT "/%s", name);
+	snprintf(cg->child, sizeof(cg->child), "%s/child", cg->parent);
+	return (!cg_create(cg->parent) || errno == EEXIST) &&
+	       !cg_write(cg->parent, "cgroup.subtree_control", str) &&
+	       (!cg_create(cg->child) || errno == EEXIST);
+}
+
+bool gmem_remove_cgroups(struct gmem_cgroups *cg)
+{
+	char *name, *next, str[32];
+	bool ok = true;
+
+	if (!cg->parent[0])
+		return true;
+	rmdir(cg->child);
+	rmdir(cg->parent);
+	for (next = cg->controllers; (name = strsep(&next, " "));) {
+		if (!*name)
+			continue;
+		snprintf(str, sizeof(str), "-%s", name);
+		ok &= !cg_write(CG_ROOT, "cgroup.subtree_control", str);
+	}
+	return ok && access(cg->parent, F_OK);
+}
+
+const char *gmem_hugetlb_file(struct gmem *g, const char *name)
+{
+	static char file[4][64];
+	static int next;
+	char *p = file[next++ % ARRAY_SIZE(file)];
+
+	snprintf(p, sizeof(file[0]), "hugetlb.%s.%s",
+		 g->page_size == SZ_1G ? "1GB" : "2MB", name);
+	return p;
+}
+
+bool gmem_hugetlb_is(struct gmem *g, const char *dir, long held, long rsvd)
+{
+	const long size = g->page_size;
+	long current = cg_read_long(dir, gmem_hugetlb_file(g, "current"));
+	long total = cg_read_key_long(dir, gmem_hugetlb_file(g, "numa_stat"), "total=");
+	long reserved = cg_read_long(dir, gmem_hugetlb_file(g, "rsvd.current"));
+
+	if (current == held * size && total == held * size &&
+	    reserved == rsvd * size)
+		return true;
+	ksft_print_msg("%s: current %ld, numa_stat %ld, rsvd.current %ld\n", dir,
+		       current, total, reserved);
+	return false;
 }
 
 /*
