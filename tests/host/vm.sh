@@ -41,7 +41,7 @@ says() { grep -qE "$1" "$work/err"; }
 ended() { is "$status" "$1" && says "$2"; }
 
 echo "TAP version 13"
-echo "1..16"
+echo "1..18"
 
 vm -- sh -c 'echo to stdout; echo to stderr >&2; exit 3'
 ok "the exit status is the command's" is "$status" 3
@@ -80,6 +80,11 @@ ok "a warning of the kernel fails a command that succeeds" ended 125 "WARNING: m
 
 vm --timeout 15 -- sleep 1000
 ok "--timeout ends it, and says so" ended 124 "^vm: time-out"
+
+SECONDS=0
+vm --log "$work/lost.log" -- sh -c 'echo "rcu: rcu_preempt kthread timer wakeup didn'"'"'t happen for 5 jiffies" > /dev/kmsg; sleep 1000'
+ok "a CPU without timer interrupts ends it, and is named" ended 126 "^vm: a CPU of the guest takes no timer interrupts"
+ok "the log says where the CPUs are" grep -qE "^QEMU: RIP=[0-9a-f]{16} RFL=" "$work/lost.log"
 
 # Once the guest runs, QEMU is the only child
 scripts/vm --mem 1G --timeout 120 --log "$work/killed.log" -- sleep 1000 < /dev/null > "$work/out" 2> "$work/err" &
