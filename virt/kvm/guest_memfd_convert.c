@@ -96,12 +96,20 @@ static pgoff_t chunk_end(const struct gmem_range *range, pgoff_t first)
 	const pgoff_t end = min(round_down(first, nr) + nr, range->end);
 	struct gmem_file *f = range->cf->file->private_data;
 	unsigned long bound = first;
+	pgoff_t run, last;
 
-	/* A file may be so large that even its chunks are too many to look at. */
 	if (!xa_find(&f->bindings, &bound, range->end - 1, XA_PRESENT))
-		return range->end;
+		bound = range->end;
+	if (bound <= end)
+		return end;
 
-	return max(bound, end);
+	/*
+	 * A file may be so large that even its chunks are too many to look at.  Where
+	 * no guest maps it, go on to the next change of state.  No further: one RCU
+	 * callback frees all that a store removes, see kvm_gmem_attrs_destroy().
+	 */
+	kvm_gmem_run(range->cf->gi, end - 1, &run, &last);
+	return min(bound - 1, last) + 1;
 }
 
 /**
@@ -405,6 +413,9 @@ static int convert_hide_range(struct gmem_conversion *conv,
 			r = convert_hide_run(conv, gi, start, last);
 			if (r)
 				return r;
+			/* Not only where there are pages: there may be many runs. */
+			if (fatal_signal_pending(current))
+				return -EINTR;
 			cond_resched();
 		}
 	}
@@ -459,6 +470,8 @@ static int convert_share_chunk(struct gmem_conversion *conv,
 	     !r && kvm_gmem_next_run(gi, &start, next, false, &last);
 	     start = last + 1) {
 		r = convert_share_run(conv, gi, start, last, commit);
+		if (!r && !commit && fatal_signal_pending(current))
+			r = -EINTR;
 		cond_resched();
 	}
 

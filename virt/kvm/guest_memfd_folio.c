@@ -224,9 +224,12 @@ int kvm_gmem_add_folio(struct inode *inode, pgoff_t index, unsigned int state,
 			awaited = true;
 			/*
 			 * What the host had mlocked may be in the batch of a CPU,
-			 * and stays there for as long as the machine is quiet.
+			 * and stays there for as long as the machine is quiet.  A
+			 * caller that must not wait may have a lock: draining waits
+			 * for a kworker on each CPU.
 			 */
-			lru_add_drain_all();
+			if (patience)
+				lru_add_drain_all();
 			continue;
 		}
 

@@ -852,6 +852,50 @@ TEST_F_TIMEOUT(fragmented, at_once, TIMEOUT)
 	}
 }
 
+/*
+ * In a file that no guest has mapped, and that is mostly empty: single pages and long
+ * runs, before, across and after multiples of 1G
+ */
+TEST_F_TIMEOUT(fragmented, unbound, TIMEOUT)
+{
+	static const u64 at[] = { 0, SZ_1G - P(64), 3ULL * SZ_1G + P(1), 1ULL << 40 };
+	const u64 size = 2ULL << 40, run = 1ULL << 39;
+	const long nr = self->nr / ARRAY_SIZE(at);
+	struct conv *c = &self->c;
+	const int bound = c->fd;
+	double start;
+	u64 other;
+	int to, i;
+	long j;
+
+	if (variant->page_shift != 12)
+		SKIP(return, "reserves as many huge pages");
+
+	c->fd = vm_create_guest_memfd(c->g.vm, size, c->g.flags);
+	for (to = 0; to < 2; to++) {
+		for (i = 0; i < ARRAY_SIZE(at); i++)
+			for (j = 0; j < nr; j++)
+				EXPECT_EQ(0, gmem_convert(c->fd, at[i] + P(2 * j), P(1),
+							  to, NULL));
+		EXPECT_EQ(0, gmem_convert(c->fd, run, run / 2, to, NULL));
+		other = ARRAY_SIZE(at) * P(nr) + run / 2;
+		EXPECT_EQ((to ? size - other : other) / 1024,
+			  conv_fdinfo(c, "gmem-shared"));
+
+		/* All but the first page and the last one */
+		start = conv_now();
+		EXPECT_EQ(0, gmem_convert(c->fd, P(1), size - P(2), to, NULL));
+		TH_LOG("all to %s took %.3f s", to ? "private" : "shared",
+		       conv_now() - start);
+		EXPECT_EQ((to ? P(1) : size - P(1)) / 1024,
+			  conv_fdinfo(c, "gmem-shared"));
+		EXPECT_EQ(0, gmem_convert(c->fd, 0, size, to, NULL));
+		EXPECT_EQ(to ? 0 : size / 1024, conv_fdinfo(c, "gmem-shared"));
+	}
+	kvm_close(c->fd);
+	c->fd = bound;
+}
+
 /* Closed while it is so: each entry is freed. */
 TEST_F_TIMEOUT(fragmented, closed, TIMEOUT)
 {
