@@ -106,6 +106,7 @@ struct hugetlb_loan *hugetlb_loan_alloc(struct hugetlb_reservation *resv)
 	loan->resv = resv;
 	loan->h = resv->h;
 	spin_lock_init(&loan->lock);
+	hugetlb_loan_init_work(loan);
 	return loan;
 }
 
@@ -158,23 +159,12 @@ void hugetlb_loan_lend(struct hugetlb_loan *loan, struct folio *folio)
 	spin_unlock_irq(&hugetlb_lock);
 }
 
-/**
- * hugetlb_lent_put - count that the last reference to a lent folio is gone
- * @folio: the folio, which may be home by the time that this returns
- *
- * Context: any but NMI, with any lock held.
- */
-void hugetlb_lent_put(struct folio *folio)
+/* Pages have returned. */
+static void loan_put_pages(struct hugetlb_loan *loan, unsigned long nr)
 {
-	struct hugetlb_loan *loan = hugetlb_lent_loan(folio);
 	struct hugetlb_reservation *resv;
 
-	VM_WARN_ON_ONCE_FOLIO(folio_test_lru(folio), folio);
-	VM_WARN_ON_ONCE_FOLIO(folio->mapping, folio);
-	VM_WARN_ON_ONCE_FOLIO(folio_test_large(folio) && folio_mapped(folio),
-			      folio);
-
-	if (!atomic_long_sub_and_test(folio_nr_pages(folio), &loan->nr_outstanding))
+	if (!atomic_long_sub_and_test(nr, &loan->nr_outstanding))
 		return;
 
 	resv = loan->resv;
@@ -186,6 +176,61 @@ void hugetlb_lent_put(struct folio *folio)
 		hugetlb_reservation_put(resv);
 }
 
+/**
+ * hugetlb_lent_put - count that the last reference to a lent folio is gone
+ * @folio: the folio, which may be home by the time that this returns
+ *
+ * Context: any but NMI, with any lock held.
+ */
+void hugetlb_lent_put(struct folio *folio)
+{
+	VM_WARN_ON_ONCE_FOLIO(folio_test_lru(folio), folio);
+	VM_WARN_ON_ONCE_FOLIO(folio->mapping, folio);
+	VM_WARN_ON_ONCE_FOLIO(folio_test_large(folio) && folio_mapped(folio),
+			      folio);
+
+	loan_put_pages(hugetlb_lent_loan(folio), folio_nr_pages(folio));
+}
+
+/**
+ * hugetlb_lent_get_loan - find the loan of a page, and keep the huge page from home
+ * @page: any page
+ *
+ * An exposed page looks like any page, so this has to look at all loans.  A reference
+ * to a folio would keep the huge page from home, too, but also from being split.
+ *
+ * Context: task context, may sleep.
+ * Return: the loan, for hugetlb_loan_put(); NULL if the page is not lent, or is on its
+ *         way home.
+ */
+struct hugetlb_loan *hugetlb_lent_get_loan(struct page *page)
+{
+	struct hugetlb_loan *loan;
+	struct hstate *h;
+
+	guard(spinlock_irq)(&hugetlb_lock);
+
+	for_each_hstate(h)
+		list_for_each_entry(loan, &h->lent_list, entry)
+			if (page >= loan->page &&
+			    page < loan->page + hugetlb_loan_pages(loan))
+				return atomic_long_inc_not_zero(&loan->nr_outstanding) ?
+				       loan : NULL;
+
+	return NULL;
+}
+
+/**
+ * hugetlb_loan_put - let a huge page go home
+ * @loan: of hugetlb_lent_get_loan()
+ *
+ * Context: any but NMI.
+ */
+void hugetlb_loan_put(struct hugetlb_loan *loan)
+{
+	loan_put_pages(loan, 1);
+}
+
 /*
  * No task looks at flags of a page in a pool, but for those that HugeTLB sets.  The
  * borrower's must not show on a page that another user gets.
@@ -195,17 +240,40 @@ static void loan_clear_flags(struct folio *folio)
 	folio->flags.f &= ~PAGEFLAGS_MASK | BIT(PG_head) | __PG_HWPOISON;
 }
 
+/* Have back what the reservation has lost, if the pool has pages by now. */
+static void reservation_regain(struct hugetlb_reservation *resv)
+{
+	lockdep_assert_held(&resv->lock);
+
+	while (resv->nr_lost && !resv->destroyed &&
+	       !hugepage_subpool_grow(resv->spool))
+		resv->nr_lost--;
+}
+
 /* Give a page that is whole again to the pool. */
 static void loan_go_home(struct hugetlb_loan *loan)
 {
 	struct folio *folio = page_folio(loan->page);
 	struct lent_pool *pool = lent_pool(loan->h);
+	struct hugetlb_reservation *resv = loan->resv;
+	struct page *first, *last;
+	bool failed;
 
 	loan_clear_flags(folio);
-	trace_hugetlb_lent_home(folio, loan->resv->destroyed);
+	trace_hugetlb_lent_home(folio, resv->destroyed);
 	/* A task that finds the page in the pool does not find it awaited as well. */
-	if (loan->resv->destroyed)
+	if (resv->destroyed)
 		atomic_long_dec(&pool->nr_awaited);
+
+	/*
+	 * A page that nobody can use is not what the reservation promises.  Others
+	 * have been promised the rest of the pool.
+	 */
+	failed = hugetlb_loan_has_hwpoison(loan, &first, &last);
+	if (failed && !resv->destroyed) {
+		hugepage_subpool_shrink(resv->spool);
+		resv->nr_lost++;
+	}
 
 	spin_lock_irq(&hugetlb_lock);
 	list_del(&loan->entry);
@@ -213,7 +281,7 @@ static void loan_go_home(struct hugetlb_loan *loan)
 	__folio_clear_lent(folio);
 	__folio_set_hugetlb(folio);
 	folio->private = (void *)loan->flags;
-	hugetlb_set_folio_subpool(folio, loan->resv->spool);
+	hugetlb_set_folio_subpool(folio, resv->spool);
 	set_hugetlb_cgroup(folio, loan->h_cg);
 	set_hugetlb_cgroup_rsvd(folio, NULL);
 #ifdef CONFIG_MEMCG
@@ -223,7 +291,12 @@ static void loan_go_home(struct hugetlb_loan *loan)
 	list_add(&folio->lru, &loan->h->hugepage_activelist);
 	spin_unlock_irq(&hugetlb_lock);
 
-	free_huge_folio(folio);
+	if (failed) {
+		free_failed_huge_folio(folio);
+		hugetlb_dissolve_hwpoison(folio, first, last);
+	} else {
+		free_huge_folio(folio);
+	}
 	hugetlb_loan_free(loan);
 
 	/* A task that sees none coming must see those that are home. */
@@ -241,7 +314,7 @@ static void loans_go_home(struct hugetlb_reservation *resv,
 
 	/* For all at a time, so that TLBs are flushed twice at most. */
 	llist_for_each_entry(loan, list, returned) {
-		hugetlb_loan_forget_merges(loan);
+		hugetlb_loan_forget_work(loan);
 		flush |= hugetlb_loan_whole_tails(loan);
 		cond_resched();
 	}
@@ -273,6 +346,8 @@ static void take_home(struct hugetlb_reservation *resv)
 	list = llist_del_all(&resv->returned);
 	if (list)
 		loans_go_home(resv, list);
+	if (unlikely(resv->nr_lost))
+		reservation_regain(resv);
 }
 
 /**
@@ -403,8 +478,9 @@ void hugetlb_lent_stats(const struct folio *folio, struct hugetlb_lent_stats *st
 
 	*stats = (struct hugetlb_lent_stats) {
 		.order = order,
-		.nr_returned = hugetlb_loan_pages(loan) -
-			       atomic_long_read(&loan->nr_outstanding),
+		/* hugetlb_lent_get_loan() counts as one page more. */
+		.nr_returned = max_t(long, 0, hugetlb_loan_pages(loan) -
+				     atomic_long_read(&loan->nr_outstanding)),
 	};
 
 	/* Pairs with that of split_set_parts() */

@@ -38,6 +38,8 @@ struct hugetlb_cgroup;
  * @returned: loans of which all pages have returned
  * @lock: held while loans of @returned are taken home
  * @work: takes them home
+ * @nr_lost: number of huge pages that are promised no more, since pages have failed
+ *           and the pool had no others; @lock
  * @destroyed: its owner has given it up; what is outstanding is awaited by the pool
  */
 struct hugetlb_reservation {
@@ -51,6 +53,7 @@ struct hugetlb_reservation {
 	struct llist_head returned;
 	struct mutex lock;		/* held while loans go home */
 	struct work_struct work;
+	unsigned long nr_lost;
 	bool destroyed;
 };
 
@@ -96,10 +99,15 @@ struct hugetlb_loan_parts {
  * @memcg_data: of the folio that was lent
  * @flags: what HugeTLB had in ->private, see enum hugetlb_page_flags
  * @raw_hwp: pages that failed; under hugetlb_lock while lent
- * @nr_outstanding: number of pages that are part of folios which are referenced
+ * @nr_outstanding: number of pages that are part of folios which are referenced, and
+ *        of those who keep the huge page from going home
  * @returned: on the list of the reservation when @nr_outstanding is zero
  * @parts: NULL until the page is split for the first time
  * @lock: the types of single pages, and @parts->wanted
+ * @split_lock: held while a split is committed.  The borrower has one at a time, and
+ *        a page that fails is another reason.
+ * @isolate_work: splits folios around pages that have failed
+ * @isolate_wait: how long it waits before it tries again, in jiffies
  * @hvo: the page was lent with HVO, and goes home with it
  */
 struct hugetlb_loan {
@@ -118,6 +126,9 @@ struct hugetlb_loan {
 
 	struct hugetlb_loan_parts *parts;
 	spinlock_t lock;		/* types of single pages, wanted blocks */
+	struct mutex split_lock;	/* one split at a time */
+	struct delayed_work isolate_work;
+	unsigned long isolate_wait;
 	bool hvo;
 };
 
@@ -149,6 +160,8 @@ struct hugetlb_loan *hugetlb_loan_alloc(struct hugetlb_reservation *resv);
 void hugetlb_loan_free(struct hugetlb_loan *loan);
 void hugetlb_loan_lend(struct hugetlb_loan *loan, struct folio *folio);
 void hugetlb_lent_put(struct folio *folio);
+struct hugetlb_loan *hugetlb_lent_get_loan(struct page *page);
+void hugetlb_loan_put(struct hugetlb_loan *loan);
 
 unsigned long hugetlb_lent_pool_nr_coming(const struct hstate *h);
 unsigned long hugetlb_lent_pool_nr_home(const struct hstate *h);
@@ -209,24 +222,57 @@ void hugetlb_loan_whole_heads(struct hugetlb_loan *loan,
 			      struct list_head *memmap_list);
 
 /* hugetlb_lent_split.c */
-void hugetlb_loan_forget_merges(struct hugetlb_loan *loan);
+void hugetlb_loan_init_work(struct hugetlb_loan *loan);
+void hugetlb_loan_forget_work(struct hugetlb_loan *loan);
+int hugetlb_loan_isolate_page(struct hugetlb_loan *loan, struct page *page);
+int hugetlb_lent_isolate(struct page *page);
 
 #ifdef CONFIG_MEMORY_FAILURE
 /* memory-failure.c */
 void hugetlb_loan_spread_hwpoison(struct hugetlb_loan *loan);
 void hugetlb_loan_keep_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
 void hugetlb_loan_return_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
+int hugetlb_loan_isolate_hwpoison(struct hugetlb_loan *loan);
+bool hugetlb_loan_has_hwpoison(struct hugetlb_loan *loan, struct page **first,
+			       struct page **last);
+void hugetlb_dissolve_hwpoison(struct folio *folio, struct page *first,
+			       struct page *last);
 #else
 static inline void hugetlb_loan_spread_hwpoison(struct hugetlb_loan *loan) { }
 static inline void hugetlb_loan_keep_hwpoison(struct hugetlb_loan *loan,
 					      struct folio *folio) { }
 static inline void hugetlb_loan_return_hwpoison(struct hugetlb_loan *loan,
 						struct folio *folio) { }
+static inline int hugetlb_loan_isolate_hwpoison(struct hugetlb_loan *loan)
+{
+	return 0;
+}
+
+static inline bool hugetlb_loan_has_hwpoison(struct hugetlb_loan *loan,
+					     struct page **first, struct page **last)
+{
+	return false;
+}
+
+static inline void hugetlb_dissolve_hwpoison(struct folio *folio, struct page *first,
+					     struct page *last) { }
 #endif
 
 #else /* !CONFIG_HUGETLB_LEND */
 
 static inline void hugetlb_lent_put(struct folio *folio) { }
+static inline int hugetlb_lent_isolate(struct page *page)
+{
+	return 0;
+}
+
+static inline struct hugetlb_loan *hugetlb_lent_get_loan(struct page *page)
+{
+	return NULL;
+}
+
+static inline void hugetlb_loan_put(struct hugetlb_loan *loan) { }
+
 static inline void hugetlb_lent_block_steps(void) { }
 static inline void hugetlb_lent_unblock_steps(void) { }
 

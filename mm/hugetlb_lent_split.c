@@ -46,6 +46,9 @@
 #define MERGE_WAIT		HZ
 #define MERGE_WAIT_MAX		(64 * HZ)
 
+/* How long to wait at most before trying to split around a failed page, in jiffies */
+#define ISOLATE_WAIT_MAX	HZ
+
 /* How many more orders the next blocks have than the folios that they consist of */
 #define MERGE_STEP		6
 
@@ -221,8 +224,8 @@ EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_lent_split_prepare);
 /* The loan keeps its parts from the first attempt on, also if that fails. */
 static void split_set_parts(struct hugetlb_lent_split *split)
 {
-	/* If there are some, two splits were prepared at a time. */
-	if (!split->parts || WARN_ON_ONCE(split->step.loan->parts))
+	/* There are some if the page was split around one that failed meanwhile. */
+	if (!split->parts || split->step.loan->parts)
 		return;
 
 	/* A task that reads statistics must not find them half-made. */
@@ -278,8 +281,10 @@ int hugetlb_lent_split_commit(struct hugetlb_lent_split *split)
 	VM_WARN_ON_ONCE_FOLIO(!folio_test_locked(page_folio(step->page)),
 			      page_folio(step->page));
 
-	split_set_parts(split);
-	r = lent_step_split(step);
+	scoped_guard(mutex, &loan->split_lock) {
+		split_set_parts(split);
+		r = lent_step_split(step);
+	}
 	if (r)
 		return r;
 
@@ -321,13 +326,15 @@ static bool merge_order_ok(const struct hugetlb_loan *loan,
 
 /*
  * Merge one block.  @held: the start of the block that all of this is for, whose
- * folio the caller has locked.
+ * folio the caller has locked.  If a page of the block has failed, what can be merged
+ * next to that is.
  */
 static int merge_block(struct hugetlb_loan *loan, struct page *page,
 		       unsigned int order, struct page *held,
 		       struct list_head *memmap_list, bool *merged)
 {
-	int r;
+	struct page *half;
+	int r, ret;
 
 	if (folio_order(page_folio(page)) >= order)
 		return 0;
@@ -335,6 +342,15 @@ static int merge_block(struct hugetlb_loan *loan, struct page *page,
 	r = hugetlb_loan_merge(loan, page, order, held, memmap_list);
 	if (!r)
 		*merged = true;
+	if (likely(r != -EHWPOISON) || order <= hugetlb_loan_granule(loan))
+		return r;
+
+	order--;
+	for (half = page; half <= page + (1UL << order); half += 1UL << order) {
+		ret = merge_block(loan, half, order, held, memmap_list, merged);
+		if (ret && ret != -EHWPOISON)
+			r = ret;
+	}
 	return r;
 }
 
@@ -379,7 +395,8 @@ static int merge_by_stages(struct hugetlb_loan *loan, struct page *page,
 		r = merge_small(loan, page, order, small, &memmap_list, merged);
 		/* Once for all of a stage, and before the next one makes tails. */
 		hugetlb_loan_free_memmap(page, order, &memmap_list);
-		if (r || small == order)
+		/* Larger folios may fit next to a page that has failed. */
+		if ((r && r != -EHWPOISON) || small == order)
 			return r;
 	}
 }
@@ -605,9 +622,149 @@ static void merge_workfn(struct work_struct *work)
 		queue_delayed_work(system_dfl_wq, &parts->work, wait);
 }
 
-/* The page goes home: what is wanted of it does not matter any more. */
-void hugetlb_loan_forget_merges(struct hugetlb_loan *loan)
+/*
+ * Pages that have failed
+ *
+ * A folio with a failed page is of no use as a whole.  It is split around the page,
+ * whatever the borrower does meanwhile, so that the rest of it is.
+ */
+
+/*
+ * @folio is locked, in @mapping, and the invalidate lock is held.  An error of prepare
+ * is in @split.
+ */
+static int isolate_locked(struct hugetlb_lent_split *split, struct folio *folio,
+			  struct address_space *mapping, struct page *page)
 {
+	struct folio *failed;
+	int r;
+
+	r = IS_ERR(split) ? PTR_ERR(split) : hugetlb_lent_split_commit(split);
+	/*
+	 * A guest may lose what is unmapped, and the next attempt may be in time for
+	 * all but the page itself.
+	 */
+	if (r && r != -EOPNOTSUPP)
+		return r;
+
+	/* The lock has become that of the first part. */
+	failed = page_folio(page);
+	if (failed != folio)
+		folio_lock(failed);
+	if (mapping->a_ops->error_remove_folio)
+		mapping->a_ops->error_remove_folio(mapping, failed);
+	if (failed != folio)
+		folio_unlock(failed);
+
+	return r;
+}
+
+/**
+ * hugetlb_loan_isolate_page - split a folio around a page that has failed
+ * @loan: the loan, whose page does not go home meanwhile
+ * @page: the page
+ *
+ * If the page is single then, or never will be, the borrower's ->error_remove_folio()
+ * is called for its folio, with the invalidate lock held.  It is to unmap the folio
+ * from where the host does not know of it.
+ *
+ * Context: task context, may sleep; no folio lock and no invalidate lock is held.
+ * Return: 0 if the page is a single one, or is in no page cache; -EAGAIN if its folio
+ *         is in use, or a lock could not be had; -ENOMEM; -EOPNOTSUPP if lent pages
+ *         cannot be split.
+ */
+int hugetlb_loan_isolate_page(struct hugetlb_loan *loan, struct page *page)
+{
+	struct folio *folio = page_folio(page);
+	struct hugetlb_lent_split *split;
+	struct address_space *mapping;
+	int r = -EAGAIN;
+
+	if (!folio_try_get(folio))
+		return READ_ONCE(folio->mapping) ? -EAGAIN : 0;
+	if (page_folio(page) != folio)
+		goto put;
+
+	split = hugetlb_lent_split_prepare(folio, page - &folio->page, 1);
+
+	/* Others take the lock of a folio inside the invalidate lock. */
+	if (!folio_trylock(folio))
+		goto cancel;
+	mapping = folio->mapping;
+	if (!mapping) {
+		r = 0;
+	} else if (down_read_trylock(&mapping->invalidate_lock)) {
+		r = isolate_locked(split, folio, mapping, page);
+		if (!r)
+			split = NULL;
+		/* The lock of the folio keeps the mapping. */
+		up_read(&mapping->invalidate_lock);
+	}
+	folio_unlock(folio);
+cancel:
+	if (!IS_ERR(split))
+		hugetlb_lent_split_cancel(split);
+put:
+	folio_put(folio);
+	return r;
+}
+
+/* Try again later, if that may help. */
+static void isolate_later(struct hugetlb_loan *loan, int r, unsigned long wait)
+{
+	if (!r || r == -EOPNOTSUPP)
+		return;
+
+	WRITE_ONCE(loan->isolate_wait, wait);
+	queue_delayed_work(system_dfl_wq, &loan->isolate_work, wait);
+}
+
+static void isolate_workfn(struct work_struct *work)
+{
+	struct hugetlb_loan *loan =
+		container_of(to_delayed_work(work), struct hugetlb_loan, isolate_work);
+
+	isolate_later(loan, hugetlb_loan_isolate_hwpoison(loan),
+		      min(2 * READ_ONCE(loan->isolate_wait), ISOLATE_WAIT_MAX));
+}
+
+/**
+ * hugetlb_lent_isolate - split a folio around a page that has failed
+ * @page: the page, which is marked
+ *
+ * What cannot be done at once is tried again later.  Until then the whole folio is
+ * marked: what is not mapped of it cannot be used.
+ *
+ * Context: task context, may sleep; no folio lock and no invalidate lock is held.
+ * Return: 0 if the borrower has unmapped the page, and nothing but the page; an error
+ *         of hugetlb_loan_isolate_page() otherwise.
+ */
+int hugetlb_lent_isolate(struct page *page)
+{
+	struct hugetlb_loan *loan = hugetlb_lent_get_loan(page);
+	int r;
+
+	/* It has returned: it is not the borrower's to unmap. */
+	if (!loan)
+		return 0;
+
+	r = hugetlb_loan_isolate_hwpoison(loan);
+	isolate_later(loan, r, 1);
+	hugetlb_loan_put(loan);
+	return r;
+}
+
+/* For a loan that was just allocated */
+void hugetlb_loan_init_work(struct hugetlb_loan *loan)
+{
+	mutex_init(&loan->split_lock);
+	INIT_DELAYED_WORK(&loan->isolate_work, isolate_workfn);
+}
+
+/* The page goes home: it is not going to be split or merged any more. */
+void hugetlb_loan_forget_work(struct hugetlb_loan *loan)
+{
+	cancel_delayed_work_sync(&loan->isolate_work);
 	if (loan->parts)
 		cancel_delayed_work_sync(&loan->parts->work);
 }

@@ -497,13 +497,17 @@ int lent_step_split(struct lent_step *step)
 	unsigned int order;
 
 	guard(rwsem_read)(&hugetlb_lent_rwsem);
+
+	/* It was split around a page that failed since this was prepared. */
+	if (folio_order(folio) != step->order)
+		return -EAGAIN;
+
 	guard(preempt)();
 
 	if (!freeze_unused(folio, step->mapping,
 			   folio_refs(held, step->order, step->mapping, held), held))
 		return -EAGAIN;
 
-	VM_WARN_ON_ONCE_FOLIO(folio_order(folio) != step->order, folio);
 	VM_WARN_ON_ONCE_FOLIO(folio_mapped(folio), folio);
 
 	/* The mark on the head is going to be where the failed page is. */

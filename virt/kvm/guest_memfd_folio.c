@@ -188,6 +188,24 @@ static int kvm_gmem_try_add_folio(struct inode *inode, pgoff_t index,
 	return min(r, 0);
 }
 
+/*
+ * With all that the allocator has in the file, and a hole in it, a page that was
+ * promised has failed, and there is no other one.
+ */
+static bool kvm_gmem_lost_folio(struct inode *inode)
+{
+	struct gmem_inode *gi = GMEM_I(inode);
+	struct guest_memfd_stats stats;
+
+	if (!gi->ops->stats)
+		return false;
+
+	/* First: a page that is being punched out is allocated for longer. */
+	gi->ops->stats(gi->handle, &stats);
+	return !stats.reserved &&
+	       stats.allocated <= READ_ONCE(inode->i_mapping->nrpages) >> gi->order;
+}
+
 /**
  * kvm_gmem_add_folio - make sure that the page cache has a folio at an index
  * @inode: the inode
@@ -202,7 +220,8 @@ static int kvm_gmem_try_add_folio(struct inode *inode, pgoff_t index,
  *          lock nor a folio lock; best no lock at all, as clearing takes long.
  * Return: 0; -ENOMEM as the allocator says; -EINTR if a signal arrived that
  *         interrupts @state, or a fatal one; -EAGAIN if the page that the
- *         allocator takes is still in use after @patience.
+ *         allocator takes is still in use after @patience; -EHWPOISON if that page
+ *         has had a memory error, and the allocator has got no other one.
  */
 int kvm_gmem_add_folio(struct inode *inode, pgoff_t index, unsigned int state,
 		       long patience)
@@ -217,6 +236,8 @@ int kvm_gmem_add_folio(struct inode *inode, pgoff_t index, unsigned int state,
 		r = kvm_gmem_try_add_folio(inode, index, state);
 		if (r != -EAGAIN)
 			return r;
+		if (kvm_gmem_lost_folio(inode))
+			return -EHWPOISON;
 
 		/* Waiting for another task to clear the page does not count. */
 		if (!awaited) {
@@ -249,7 +270,7 @@ int kvm_gmem_add_folio(struct inode *inode, pgoff_t index, unsigned int state,
  * @index: any page of the folio
  *
  * Context: process context, sleeps; no lock that a fault needs is held.
- * Return: 0, -ENOMEM, or -EINTR if any signal is pending.
+ * Return: 0, -ENOMEM, -EHWPOISON, or -EINTR if any signal is pending.
  */
 int kvm_gmem_add_folio_wait(struct inode *inode, pgoff_t index)
 {

@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Memory errors in huge pages of guest_memfd: they cost 4K, whatever the page is used
+ * for, and no other file a page.
+ *
+ * Errors are made by writing to hard_offline_page.  They last until the machine boots
+ * again: each test that makes some has one huge page less afterwards, which is
+ * allocated again before the next one if the machine has the memory for it.
+ *
+ * Environment: GMEM_ROUNDS, how many random rounds; GMEM_SEED, what they are made of
+ */
+#include <setjmp.h>
+#include <signal.h>
+#include <sys/mman.h>
+
+#include "guest_memfd_conversions.h"
+#include "kselftest_harness.h"
+
+#define TIMEOUT		900
+/* A page that fails, in the first 2M and in no granule at the edge of them */
+#define BAD		200
+#define SEED		1
+
+FIXTURE(failure)
+{
+	struct conv c;
+	u64 *pfn;		/* of the first page of each huge page */
+	long corrupted;		/* kB */
+	struct pool_count before;
+};
+
+FIXTURE_VARIANT(failure)
+{
+	unsigned int page_shift;
+};
+
+FIXTURE_VARIANT_ADD(failure, 2m) { .page_shift = 21 };
+FIXTURE_VARIANT_ADD(failure, 1g) { .page_shift = 30 };
+
+/* kB */
+static long hardware_corrupted(void)
+{
+	char line[128];
+	long kb = -1;
+	FILE *f = fopen("/proc/meminfo", "r");
+
+	TEST_ASSERT(f, "no /proc/meminfo");
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "HardwareCorrupted: %ld", &kb) == 1)
+			break;
+	fclose(f);
+	return kb;
+}
+
+static u64 pfn_of(const void *p)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY);
+	u64 entry;
+
+	TEST_ASSERT(fd >= 0, "no /proc/self/pagemap");
+	TEST_ASSERT(pread(fd, &entry, sizeof(entry), (u64)p / SZ_4K * sizeof(entry)) ==
+		    sizeof(entry), "cannot read the page map");
+	close(fd);
+	TEST_ASSERT(entry >> 63, "the page is not present");
+	return entry & ((1ULL << 55) - 1);
+}
+
+static int fail_pfn(u64 pfn)
+{
+	int fd = open("/sys/devices/system/memory/hard_offline_page", O_WRONLY);
+	char address[32];
+	int r;
+
+	if (fd < 0)
+		return errno;
+	snprintf(address, sizeof(address), "%#llx", (unsigned long long)P(pfn));
+	r = write(fd, address, strlen(address)) < 0 ? errno : 0;
+	close(fd);
+	return r;
+}
+
+static u64 offset_pfn(struct conv *c, const u64 *pfn, u64 offset)
+{
+	return pfn[offset / c->g.page_size] + offset % c->g.page_size / SZ_4K;
+}
+
+#define FAIL(offset) fail_pfn(offset_pfn(c, self->pfn, offset))
+
+FIXTURE_SETUP(failure)
+{
+	const size_t page_size = 1UL << variant->page_shift;
+	struct conv *c = &self->c;
+	const char *why;
+	u64 o;
+
+	if (access("/sys/devices/system/memory/hard_offline_page", W_OK))
+		SKIP(return, "no CONFIG_MEMORY_FAILURE");
+
+	/* What an earlier test has cost */
+	if (access(pool_dir(page_size, -1), R_OK))
+		SKIP(return, "no such pool");
+	read_pool(page_size, &self->before);
+	if (self->before.free - self->before.resv < 2)
+		resize_pool(page_size, -1, self->before.nr + 2);
+	why = conv_setup(c, variant->page_shift, WINDOW, 0);
+	if (why)
+		SKIP(return, "%s", why);
+
+	self->pfn = calloc(c->size / page_size, sizeof(u64));
+	for (o = 0; o < c->size; o += page_size) {
+		ASSERT_EQ(0, to_shared(c, o, SZ_4K));
+		ASSERT_EQ(0, host_touch(c->mem + o));
+		self->pfn[o / page_size] = pfn_of(c->mem + o);
+		ASSERT_EQ(0, to_private(c, o, SZ_4K));
+	}
+	ASSERT_TRUE(conv_wait_merged(c));
+	guest_mark(c, 0, WINDOW, SEED);
+	ASSERT_EQ(c->size / page_size, conv_nr_huge(c));
+	self->corrupted = hardware_corrupted();
+	read_pool(page_size, &self->before);
+}
+
+FIXTURE_TEARDOWN(failure)
+{
+	conv_free(&self->c);
+	free(self->pfn);
+}
+
+/*
+ * An access of the guest that may fail: the error.  The vCPU goes back to where it was,
+ * or it would try the same again.
+ */
+static int guest_try(struct conv *c, enum guest_op op, u64 offset, u64 size)
+{
+	struct kvm_vcpu *vcpu = c->g.vcpu[1];
+	struct kvm_regs regs;
+	int r;
+
+	vcpu_regs_get(vcpu, &regs);
+	set_vcpu_cmd(&c->g, 1, op, offset, size, SEED);
+	r = run_vcpu(vcpu);
+	if (r)
+		vcpu_regs_set(vcpu, &regs);
+	return r;
+}
+
+/* The guest and KVM's exit say that this page is lost. */
+static bool guest_lost(struct conv *c, u64 offset)
+{
+	const struct kvm_run *run = c->g.vcpu[1]->run;
+	int r = guest_try(c, OP_MARK, offset, SZ_4K);
+
+	if (r == EHWPOISON && run->exit_reason == KVM_EXIT_MEMORY_FAULT &&
+	    run->memory_fault.gpa == TEST_GPA + offset)
+		return true;
+
+	ksft_print_msg("page 0x%lx: error %d, exit %u\n", offset / SZ_4K, r,
+		       run->exit_reason);
+	return false;
+}
+
+/* All of the window but these pages, which are in ascending order */
+static void check_others(struct conv *c, const u64 *bad, int nr)
+{
+	u64 o = 0;
+	int i;
+
+	for (i = 0; i <= nr; i++) {
+		u64 end = i < nr ? P(bad[i]) : WINDOW;
+
+		if (end > o)
+			guest_check(c, o, end - o, SEED);
+		o = end + SZ_4K;
+	}
+}
+
+/*
+ * What SIGBUS says of an access of the host
+ */
+
+static sigjmp_buf sigbus_jmp;
+static siginfo_t sigbus_info;
+
+static void sigbus(int sig, siginfo_t *info, void *context)
+{
+	sigbus_info = *info;
+	siglongjmp(sigbus_jmp, 1);
+}
+
+static bool host_lost(struct conv *c, u64 offset)
+{
+	struct sigaction sa = { .sa_sigaction = sigbus, .sa_flags = SA_SIGINFO }, old;
+	volatile bool lost = false;
+
+	sigaction(SIGBUS, &sa, &old);
+	if (!sigsetjmp(sigbus_jmp, 1))
+		READ_ONCE(*(u64 *)(c->mem + offset + 8));
+	else
+		lost = sigbus_info.si_code == BUS_MCEERR_AR &&
+		       sigbus_info.si_addr_lsb == 12 &&
+		       (u64)sigbus_info.si_addr / SZ_4K == (u64)(c->mem + offset) / SZ_4K;
+	sigaction(SIGBUS, &old, NULL);
+	if (!lost)
+		ksft_print_msg("page 0x%lx: code %d lsb %d address %p\n", offset / SZ_4K,
+			       sigbus_info.si_code, sigbus_info.si_addr_lsb,
+			       sigbus_info.si_addr);
+	return lost;
+}
+
+static long nr_folios(struct conv *c, unsigned int order)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "gmem-folios-%lukB", 4UL << order);
+	return max(conv_fdinfo(c, key), 0L);
+}
+
+/* Folios of 4K, and of each size up to the file's, when a single page is apart */
+#define EXPECT_ISOLATED(nr)							\
+	do {									\
+		unsigned int order;						\
+										\
+		EXPECT_EQ(64 * (nr), nr_folios(c, 0));				\
+		for (order = 6; order < variant->page_shift - 12; order++)	\
+			EXPECT_EQ((nr), nr_folios(c, order)) {			\
+				TH_LOG("order %u", order);			\
+			}							\
+	} while (0)
+
+/* A page of a whole huge page that only the guest has */
+TEST_F_TIMEOUT(failure, private, TIMEOUT)
+{
+	const u64 bad[] = { BAD };
+	struct conv *c = &self->c;
+
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_EQ(self->corrupted + 4, hardware_corrupted());
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	EXPECT_ISOLATED(1);
+	EXPECT_EQ(c->size / c->g.page_size - 1, nr_folios(c, variant->page_shift - 12));
+	check_others(c, bad, 1);
+
+	/* Of 1G, the window's other blocks of 2M are mapped by these. */
+	if (c->g.page_size == SZ_1G) {
+		EXPECT_EQ(WINDOW / SZ_2M - 1, conv_maps(c).nr_2m);
+	}
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	EXPECT_EQ(EHWPOISON, FAIL(P(BAD)));
+	EXPECT_EQ(self->corrupted + 4, hardware_corrupted());
+}
+
+/* A second page, next to it, and a third one elsewhere */
+TEST_F_TIMEOUT(failure, more, TIMEOUT)
+{
+	const u64 bad[] = { BAD, BAD + 1, BAD + 512 };
+	struct conv *c = &self->c;
+	int i;
+
+	for (i = 0; i < ARRAY_SIZE(bad); i++) {
+		ASSERT_EQ(0, FAIL(P(bad[i])));
+		EXPECT_TRUE(guest_lost(c, P(bad[i])));
+	}
+	EXPECT_EQ(128, nr_folios(c, 0));
+	check_others(c, bad, ARRAY_SIZE(bad));
+	for (i = 0; i < ARRAY_SIZE(bad); i++)
+		EXPECT_TRUE(guest_lost(c, P(bad[i])));
+	EXPECT_EQ(self->corrupted + 12, hardware_corrupted());
+}
+
+/* The rest can be converted, and becomes large again. */
+TEST_F_TIMEOUT(failure, converted, TIMEOUT)
+{
+	const u64 bad[] = { BAD };
+	struct conv *c = &self->c;
+
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_EQ(0, to_shared(c, 0, WINDOW));
+	EXPECT_EQ(0, host_check(c, 0, P(BAD), SEED));
+	EXPECT_EQ(0, host_check(c, P(BAD + 1), WINDOW - P(BAD + 1), SEED));
+	EXPECT_TRUE(host_lost(c, P(BAD)));
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	check_others(c, bad, 1);
+
+	EXPECT_EQ(0, to_private(c, 0, WINDOW));
+	EXPECT_TRUE(conv_wait_merged(c));
+	EXPECT_ISOLATED(1);
+	check_others(c, bad, 1);
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+}
+
+/* Shared, and mapped by host and guest */
+TEST_F_TIMEOUT(failure, shared, TIMEOUT)
+{
+	const u64 bad[] = { BAD };
+	struct conv *c = &self->c;
+
+	EXPECT_EQ(0, to_shared(c, 0, WINDOW));
+	EXPECT_EQ(0, host_check(c, 0, WINDOW, SEED));
+	guest_check(c, 0, WINDOW, SEED);
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_TRUE(host_lost(c, P(BAD)));
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	EXPECT_EQ(0, host_check(c, 0, P(BAD), SEED));
+	EXPECT_EQ(0, host_check(c, P(BAD + 1), WINDOW - P(BAD + 1), SEED));
+	check_others(c, bad, 1);
+
+	EXPECT_EQ(0, to_private(c, 0, WINDOW));
+	EXPECT_TRUE(conv_wait_merged(c));
+	EXPECT_ISOLATED(1);
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	EXPECT_EQ(self->corrupted + 4, hardware_corrupted());
+}
+
+/* Shared, in a part that the host has not touched */
+TEST_F_TIMEOUT(failure, shared_untouched, TIMEOUT)
+{
+	struct conv *c = &self->c;
+
+	EXPECT_EQ(0, to_shared(c, 0, WINDOW));
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_TRUE(host_lost(c, P(BAD)));
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	EXPECT_EQ(0, host_check(c, 0, P(BAD), SEED));
+	EXPECT_EQ(0, host_check(c, P(BAD + 1), WINDOW - P(BAD + 1), SEED));
+}
+
+/* Each page of a file that has been punched out is the pool's; it has one less. */
+TEST_F_TIMEOUT(failure, punched, TIMEOUT)
+{
+	struct conv *c = &self->c;
+	const struct pool_count *p = &self->before;
+
+	/* Another page in its place, with nothing of the failed one's */
+	ASSERT_LE(1, p->free - p->resv);
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, 1));
+	EXPECT_TRUE(pool_is_soon(c->g.page_size, p->nr - 1, p->free, p->resv + 1,
+				 p->surplus));
+	EXPECT_EQ(0, gmem_populate(&c->g, c->fd, 0, 1));
+	EXPECT_TRUE(pool_is_soon(c->g.page_size, p->nr - 1, p->free - 1, p->resv,
+				 p->surplus));
+	EXPECT_EQ(0, guest_try(c, OP_MARK, 0, WINDOW));
+	guest_check(c, 0, WINDOW, SEED);
+	conv_free(c);
+	EXPECT_EQ(self->corrupted + 4, hardware_corrupted());
+}
+
+/* With nothing in its place, it is not what others were promised that replaces it. */
+TEST_F_TIMEOUT(failure, promised, TIMEOUT)
+{
+	const struct pool_count *p = &self->before;
+	const long nr = p->free - p->resv;
+	struct conv *c = &self->c;
+	int other;
+
+	ASSERT_LE(1, nr);
+	other = gmem_create(&c->g, nr);
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, 1));
+	EXPECT_TRUE(pool_is_soon(c->g.page_size, p->nr - 1, p->free, p->free, p->surplus));
+	EXPECT_EQ(EHWPOISON, gmem_populate(&c->g, c->fd, 0, 1));
+	EXPECT_EQ(EHWPOISON, guest_try(c, OP_MARK, 0, SZ_4K));
+	EXPECT_EQ(0, to_shared(c, 0, SZ_4K));
+	EXPECT_EQ(EHWPOISON, host_touch(c->mem));
+	EXPECT_EQ(0, to_private(c, 0, SZ_4K));
+
+	/* The other file gets all that it was promised. */
+	EXPECT_EQ(0, gmem_populate(&c->g, other, 0, nr));
+	EXPECT_EQ(EHWPOISON, gmem_populate(&c->g, c->fd, 0, 1));
+
+	/* What that gives back, this one may have. */
+	kvm_close(other);
+	EXPECT_TRUE(pool_is_soon(c->g.page_size, p->nr - 1, p->free, p->resv, p->surplus));
+	EXPECT_EQ(0, gmem_populate(&c->g, c->fd, 0, 1));
+	EXPECT_EQ(0, guest_try(c, OP_MARK, 0, WINDOW));
+}
+
+/* A file that is closed: of a huge page, all but 4K is free memory. */
+TEST_F_TIMEOUT(failure, closed, TIMEOUT)
+{
+	const struct pool_count p = self->before;
+	const size_t page_size = 1UL << variant->page_shift;
+	const long nr = self->c.size / page_size;
+	struct conv *c = &self->c;
+
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	conv_free(c);
+	EXPECT_TRUE(pool_is_soon(page_size, p.nr - 1, p.free + nr - 1, p.resv, p.surplus));
+	EXPECT_EQ(self->corrupted + 4, hardware_corrupted());
+}
+
+/*
+ * Errors, conversions and accesses at random, against a model
+ */
+
+struct model {
+	bool shared[NR_PAGES];
+	bool lost[NR_PAGES];
+};
+
+static unsigned int pick(unsigned int *state, unsigned int n)
+{
+	return rand_r(state) % n;
+}
+
+TEST_F_TIMEOUT(failure, random, TIMEOUT)
+{
+	const char *rounds = getenv("GMEM_ROUNDS"), *seed = getenv("GMEM_SEED");
+	const long nr_rounds = rounds ? atol(rounds) : 200;
+	unsigned int state = seed ? atol(seed) : time(NULL) ^ getpid() << 16;
+	struct model *m = calloc(1, sizeof(*m));
+	struct conv *c = &self->c;
+	long i, j, first, nr, nr_lost = 0, nr_huge = 0;
+	const struct pool_count p = self->before;
+	bool *huge = calloc(c->size / c->g.page_size, sizeof(*huge));
+	u64 value;
+	int r;
+
+	TH_LOG("GMEM_ROUNDS=%ld GMEM_SEED=%u", nr_rounds, state);
+	for (i = 0; i < nr_rounds; i++) {
+		first = pick(&state, NR_PAGES);
+		nr = 1 + pick(&state, min(NR_PAGES - first, 1L << pick(&state, 12)));
+
+		switch (pick(&state, 6)) {
+		case 0:
+			r = FAIL(P(first));
+			EXPECT_EQ(m->lost[first] ? EHWPOISON : 0, r);
+			nr_lost += !m->lost[first];
+			nr_huge += !huge[P(first) / c->g.page_size];
+			huge[P(first) / c->g.page_size] = true;
+			m->lost[first] = true;
+			break;
+		case 1:
+		case 2:
+			r = pick(&state, 2);
+			EXPECT_EQ(0, gmem_convert(c->fd, P(first), P(nr), !r, NULL));
+			for (j = first; j < first + nr; j++)
+				m->shared[j] = r;
+			break;
+		case 3:
+			for (j = first; j < min(first + nr, first + 16); j++) {
+				r = host_read(c->mem + P(j), &value);
+				EXPECT_EQ(!m->shared[j] ? EFAULT :
+					  m->lost[j] ? EHWPOISON : 0, r);
+				if (!r) {
+					EXPECT_EQ(P(j) ^ SEED, value);
+				}
+			}
+			break;
+		case 4:
+			for (j = first; j < min(first + nr, first + 16); j++)
+				EXPECT_EQ(m->lost[j] ? EHWPOISON : 0,
+					  guest_try(c, OP_CHECK_MARK, P(j), SZ_4K));
+			break;
+		case 5:
+			if (!pick(&state, 8)) {
+				EXPECT_TRUE(conv_wait_merged(c));
+			}
+			break;
+		}
+		ASSERT_TRUE(__test_passed(_metadata)) {
+			TH_LOG("round %ld", i);
+		}
+	}
+
+	for (j = 0; j < NR_PAGES; j++)
+		EXPECT_EQ(m->lost[j] ? EHWPOISON : 0,
+			  guest_try(c, OP_CHECK_MARK, P(j), SZ_4K));
+	TH_LOG("%ld pages of %ld huge pages have failed", nr_lost, nr_huge);
+	EXPECT_EQ(self->corrupted + 4 * nr_lost, hardware_corrupted());
+
+	nr = c->size / c->g.page_size;
+	conv_free(c);
+	EXPECT_TRUE(pool_is_soon(1UL << variant->page_shift, p.nr - nr_huge,
+				 p.free + nr - nr_huge, p.resv, p.surplus));
+	EXPECT_EQ(self->corrupted + 4 * nr_lost, hardware_corrupted());
+	free(huge);
+	free(m);
+}
+
+TEST_HARNESS_MAIN
