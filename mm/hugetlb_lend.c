@@ -156,6 +156,9 @@ void hugetlb_loan_lend(struct hugetlb_loan *loan, struct folio *folio)
 	__folio_clear_hugetlb(folio);
 	__folio_set_lent(folio);
 	folio->private = loan;
+	/* A page has failed since the pool was asked for one. */
+	if (unlikely(hugetlb_loan_has_hwpoison(loan)))
+		hugetlb_loan_isolate_later(loan);
 	spin_unlock_irq(&hugetlb_lock);
 }
 
@@ -256,7 +259,6 @@ static void loan_go_home(struct hugetlb_loan *loan)
 	struct folio *folio = page_folio(loan->page);
 	struct lent_pool *pool = lent_pool(loan->h);
 	struct hugetlb_reservation *resv = loan->resv;
-	struct page *first, *last;
 	bool failed;
 
 	loan_clear_flags(folio);
@@ -265,18 +267,18 @@ static void loan_go_home(struct hugetlb_loan *loan)
 	if (resv->destroyed)
 		atomic_long_dec(&pool->nr_awaited);
 
+	spin_lock_irq(&hugetlb_lock);
+	list_del(&loan->entry);
+
 	/*
-	 * A page that nobody can use is not what the reservation promises.  Others
-	 * have been promised the rest of the pool.
+	 * A page that is of no use is not what the reservation promises.  Others have
+	 * been promised the rest of the pool.
 	 */
-	failed = hugetlb_loan_has_hwpoison(loan, &first, &last);
+	failed = hugetlb_loan_has_hwpoison(loan);
 	if (failed && !resv->destroyed) {
 		hugepage_subpool_shrink(resv->spool);
 		resv->nr_lost++;
 	}
-
-	spin_lock_irq(&hugetlb_lock);
-	list_del(&loan->entry);
 
 	__folio_clear_lent(folio);
 	__folio_set_hugetlb(folio);
@@ -293,7 +295,7 @@ static void loan_go_home(struct hugetlb_loan *loan)
 
 	if (failed) {
 		free_failed_huge_folio(folio);
-		hugetlb_dissolve_hwpoison(folio, first, last);
+		hugetlb_dissolve_hwpoison(folio, loan->h);
 	} else {
 		free_huge_folio(folio);
 	}
@@ -346,8 +348,6 @@ static void take_home(struct hugetlb_reservation *resv)
 	list = llist_del_all(&resv->returned);
 	if (list)
 		loans_go_home(resv, list);
-	if (unlikely(resv->nr_lost))
-		reservation_regain(resv);
 }
 
 /**
@@ -364,6 +364,8 @@ void hugetlb_reservation_flush(struct hugetlb_reservation *resv)
 {
 	guard(mutex)(&resv->lock);
 	take_home(resv);
+	if (unlikely(resv->nr_lost))
+		reservation_regain(resv);
 }
 EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_reservation_flush);
 
@@ -395,7 +397,9 @@ void hugetlb_reservation_workfn(struct work_struct *work)
 	struct hugetlb_reservation *resv =
 		container_of(work, struct hugetlb_reservation, work);
 
-	hugetlb_reservation_flush(resv);
+	/* It cannot wait for the page allocator, which getting pages may take. */
+	scoped_guard(mutex, &resv->lock)
+		take_home(resv);
 	hugetlb_reservation_put(resv);
 }
 

@@ -226,6 +226,7 @@ void hugetlb_loan_init_work(struct hugetlb_loan *loan);
 void hugetlb_loan_forget_work(struct hugetlb_loan *loan);
 int hugetlb_loan_isolate_page(struct hugetlb_loan *loan, struct page *page);
 int hugetlb_lent_isolate(struct page *page);
+void hugetlb_loan_isolate_later(struct hugetlb_loan *loan);
 
 #ifdef CONFIG_MEMORY_FAILURE
 /* memory-failure.c */
@@ -233,10 +234,8 @@ void hugetlb_loan_spread_hwpoison(struct hugetlb_loan *loan);
 void hugetlb_loan_keep_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
 void hugetlb_loan_return_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
 int hugetlb_loan_isolate_hwpoison(struct hugetlb_loan *loan);
-bool hugetlb_loan_has_hwpoison(struct hugetlb_loan *loan, struct page **first,
-			       struct page **last);
-void hugetlb_dissolve_hwpoison(struct folio *folio, struct page *first,
-			       struct page *last);
+bool hugetlb_loan_has_hwpoison(struct hugetlb_loan *loan);
+void hugetlb_dissolve_hwpoison(struct folio *folio, const struct hstate *h);
 #else
 static inline void hugetlb_loan_spread_hwpoison(struct hugetlb_loan *loan) { }
 static inline void hugetlb_loan_keep_hwpoison(struct hugetlb_loan *loan,
@@ -248,14 +247,13 @@ static inline int hugetlb_loan_isolate_hwpoison(struct hugetlb_loan *loan)
 	return 0;
 }
 
-static inline bool hugetlb_loan_has_hwpoison(struct hugetlb_loan *loan,
-					     struct page **first, struct page **last)
+static inline bool hugetlb_loan_has_hwpoison(struct hugetlb_loan *loan)
 {
 	return false;
 }
 
-static inline void hugetlb_dissolve_hwpoison(struct folio *folio, struct page *first,
-					     struct page *last) { }
+static inline void hugetlb_dissolve_hwpoison(struct folio *folio,
+					     const struct hstate *h) { }
 #endif
 
 #else /* !CONFIG_HUGETLB_LEND */

@@ -56,10 +56,12 @@
  * struct hugetlb_lent_split - a split that was prepared
  * @step: the step
  * @parts: for the loan, if its page was never split when this was prepared
+ * @isolates: it is for a page that has failed, and what is wanted stays so
  */
 struct hugetlb_lent_split {
 	struct lent_step step;
 	struct hugetlb_loan_parts *parts;
+	bool isolates;
 };
 
 /*
@@ -289,8 +291,11 @@ int hugetlb_lent_split_commit(struct hugetlb_lent_split *split)
 		return r;
 
 	scoped_guard(spinlock_irqsave, &loan->lock) {
-		wanted_forget(loan, step->page - loan->page + step->first, step->nr);
-		split_postpone_merges(loan);
+		if (!split->isolates) {
+			wanted_forget(loan, step->page - loan->page + step->first,
+				      step->nr);
+			split_postpone_merges(loan);
+		}
 	}
 
 	split_free(split);
@@ -669,9 +674,9 @@ static int isolate_locked(struct hugetlb_lent_split *split, struct folio *folio,
  * from where the host does not know of it.
  *
  * Context: task context, may sleep; no folio lock and no invalidate lock is held.
- * Return: 0 if the page is a single one, or is in no page cache; -EAGAIN if its folio
- *         is in use, or a lock could not be had; -ENOMEM; -EOPNOTSUPP if lent pages
- *         cannot be split.
+ * Return: 0 if the page is a single one, or has returned; -EBUSY if it is in no page
+ *         cache, yet or any more; -EAGAIN if its folio is in use, or a lock could not
+ *         be had; -ENOMEM; -EOPNOTSUPP if lent pages cannot be split.
  */
 int hugetlb_loan_isolate_page(struct hugetlb_loan *loan, struct page *page)
 {
@@ -680,30 +685,42 @@ int hugetlb_loan_isolate_page(struct hugetlb_loan *loan, struct page *page)
 	struct address_space *mapping;
 	int r = -EAGAIN;
 
+	/* The page has returned, or its folio is just being split or merged. */
 	if (!folio_try_get(folio))
 		return READ_ONCE(folio->mapping) ? -EAGAIN : 0;
 	if (page_folio(page) != folio)
 		goto put;
 
-	split = hugetlb_lent_split_prepare(folio, page - &folio->page, 1);
+	/* Its owner may lock a new folio without looking. */
+	if (!READ_ONCE(folio->mapping)) {
+		r = -EBUSY;
+		goto put;
+	}
 
 	/* Others take the lock of a folio inside the invalidate lock. */
 	if (!folio_trylock(folio))
-		goto cancel;
+		goto put;
 	mapping = folio->mapping;
 	if (!mapping) {
-		r = 0;
-	} else if (down_read_trylock(&mapping->invalidate_lock)) {
+		r = -EBUSY;
+		goto unlock;
+	}
+
+	/* The lock keeps the mapping. */
+	split = hugetlb_lent_split_prepare(folio, page - &folio->page, 1);
+	if (!IS_ERR_OR_NULL(split))
+		split->isolates = true;
+
+	if (down_read_trylock(&mapping->invalidate_lock)) {
 		r = isolate_locked(split, folio, mapping, page);
 		if (!r)
 			split = NULL;
-		/* The lock of the folio keeps the mapping. */
 		up_read(&mapping->invalidate_lock);
 	}
-	folio_unlock(folio);
-cancel:
 	if (!IS_ERR(split))
 		hugetlb_lent_split_cancel(split);
+unlock:
+	folio_unlock(folio);
 put:
 	folio_put(folio);
 	return r;
@@ -729,6 +746,17 @@ static void isolate_workfn(struct work_struct *work)
 }
 
 /**
+ * hugetlb_loan_isolate_later - split folios around pages that have failed, soon
+ * @loan: the loan, whose page does not go home meanwhile
+ *
+ * Context: any that may take a spinlock.
+ */
+void hugetlb_loan_isolate_later(struct hugetlb_loan *loan)
+{
+	isolate_later(loan, -EAGAIN, 1);
+}
+
+/**
  * hugetlb_lent_isolate - split a folio around a page that has failed
  * @page: the page, which is marked
  *
@@ -748,8 +776,9 @@ int hugetlb_lent_isolate(struct page *page)
 	if (!loan)
 		return 0;
 
-	r = hugetlb_loan_isolate_hwpoison(loan);
-	isolate_later(loan, r, 1);
+	/* It need not be among those that the loan knows of. */
+	r = hugetlb_loan_isolate_page(loan, page);
+	isolate_later(loan, hugetlb_loan_isolate_hwpoison(loan) ?: r, 1);
 	hugetlb_loan_put(loan);
 	return r;
 }

@@ -192,7 +192,7 @@ static int kvm_gmem_try_add_folio(struct inode *inode, pgoff_t index,
  * With all that the allocator has in the file, and a hole in it, a page that was
  * promised has failed, and there is no other one.
  */
-static bool kvm_gmem_lost_folio(struct inode *inode)
+static bool kvm_gmem_lost_folio(struct inode *inode, pgoff_t index)
 {
 	struct gmem_inode *gi = GMEM_I(inode);
 	struct guest_memfd_stats stats;
@@ -203,7 +203,8 @@ static bool kvm_gmem_lost_folio(struct inode *inode)
 	/* First: a page that is being punched out is allocated for longer. */
 	gi->ops->stats(gi->handle, &stats);
 	return !stats.reserved &&
-	       stats.allocated <= READ_ONCE(inode->i_mapping->nrpages) >> gi->order;
+	       stats.allocated <= READ_ONCE(inode->i_mapping->nrpages) >> gi->order &&
+	       !xa_load(&inode->i_mapping->i_pages, index);
 }
 
 /**
@@ -236,7 +237,7 @@ int kvm_gmem_add_folio(struct inode *inode, pgoff_t index, unsigned int state,
 		r = kvm_gmem_try_add_folio(inode, index, state);
 		if (r != -EAGAIN)
 			return r;
-		if (kvm_gmem_lost_folio(inode))
+		if (kvm_gmem_lost_folio(inode, index))
 			return -EHWPOISON;
 
 		/* Waiting for another task to clear the page does not count. */
@@ -426,6 +427,13 @@ void kvm_gmem_truncate(struct inode *inode, loff_t offset, loff_t end)
 		return;
 
 	trace_guest_memfd_truncate(inode->i_ino, index, last + 1);
+
+	/*
+	 * What the host has of a failed page in its page tables counts for no mapping
+	 * of the folio, and would be taken for a failure of the next page there.
+	 */
+	if (unlikely(READ_ONCE(gi->has_failed)))
+		unmap_mapping_pages(mapping, index, last - index + 1, true);
 
 	if (!gi->ops->free) {
 		truncate_inode_pages_range(mapping, offset, end - 1);

@@ -288,6 +288,49 @@ TEST_F_TIMEOUT(failure, converted, TIMEOUT)
 	EXPECT_TRUE(guest_lost(c, P(BAD)));
 }
 
+/* The same for a page that fails before all is large again */
+TEST_F_TIMEOUT(failure, before_merge, TIMEOUT)
+{
+	const u64 bad[] = { BAD };
+	struct conv *c = &self->c;
+
+	EXPECT_EQ(0, to_shared(c, 0, WINDOW));
+	EXPECT_EQ(0, host_check(c, 0, WINDOW, SEED));
+	EXPECT_EQ(0, to_private(c, 0, WINDOW));
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	EXPECT_TRUE(conv_wait_merged(c));
+	EXPECT_ISOLATED(1);
+	check_others(c, bad, 1);
+}
+
+/* Parts of a page that are in use and cannot be split, but have not failed, stay so. */
+TEST_F_TIMEOUT(failure, beside_pinned, TIMEOUT)
+{
+	const u64 bad[] = { BAD };
+	struct conv *c = &self->c;
+	struct piped pipe;
+
+	EXPECT_EQ(0, to_shared(c, P(BAD + 1), SZ_4K));
+	EXPECT_EQ(0, host_check(c, P(BAD + 1), SZ_4K, SEED));
+	ASSERT_EQ(0, pipe_page(&pipe, c->mem + P(BAD + 1)));
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	check_others(c, bad, 1);
+	EXPECT_EQ(0, host_check(c, P(BAD + 1), SZ_4K, SEED));
+
+	/* One that is in use and fails: it cannot become private until it is let go of. */
+	ASSERT_EQ(0, FAIL(P(BAD + 1)));
+	EXPECT_TRUE(host_lost(c, P(BAD + 1)));
+	EXPECT_EQ(EAGAIN, to_private(c, P(BAD + 1), SZ_4K));
+	unpipe_page(&pipe);
+	EXPECT_EQ(0, to_private(c, P(BAD + 1), SZ_4K));
+	EXPECT_TRUE(guest_lost(c, P(BAD + 1)));
+	EXPECT_TRUE(conv_wait_merged(c));
+	EXPECT_ISOLATED(1);
+	EXPECT_EQ(self->corrupted + 8, hardware_corrupted());
+}
+
 /* Shared, and mapped by host and guest */
 TEST_F_TIMEOUT(failure, shared, TIMEOUT)
 {
@@ -304,7 +347,9 @@ TEST_F_TIMEOUT(failure, shared, TIMEOUT)
 	EXPECT_EQ(0, host_check(c, P(BAD + 1), WINDOW - P(BAD + 1), SEED));
 	check_others(c, bad, 1);
 
+	/* The host keeps what it has in its page tables, for as long as it is true. */
 	EXPECT_EQ(0, to_private(c, 0, WINDOW));
+	EXPECT_EQ(EHWPOISON, FAIL(P(BAD)));
 	EXPECT_TRUE(conv_wait_merged(c));
 	EXPECT_ISOLATED(1);
 	EXPECT_TRUE(guest_lost(c, P(BAD)));
@@ -343,6 +388,25 @@ TEST_F_TIMEOUT(failure, punched, TIMEOUT)
 	guest_check(c, 0, WINDOW, SEED);
 	conv_free(c);
 	EXPECT_EQ(self->corrupted + 4, hardware_corrupted());
+}
+
+/* What the host's page tables say of the failed page does not hold for the next one. */
+TEST_F_TIMEOUT(failure, punched_shared, TIMEOUT)
+{
+	const struct pool_count *p = &self->before;
+	struct conv *c = &self->c;
+	u64 value;
+
+	ASSERT_LE(1, p->free - p->resv);
+	EXPECT_EQ(0, to_shared(c, 0, WINDOW));
+	EXPECT_EQ(0, host_check(c, 0, WINDOW, SEED));
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_TRUE(host_lost(c, P(BAD)));
+	ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, 1));
+	EXPECT_EQ(0, host_read(c->mem + P(BAD), &value));
+	EXPECT_EQ(0, value);
+	EXPECT_EQ(0, host_mark(c, 0, min((u64)WINDOW, (u64)c->g.page_size), SEED));
+	guest_check(c, 0, WINDOW, SEED);
 }
 
 /* With nothing in its place, it is not what others were promised that replaces it. */
@@ -388,6 +452,40 @@ TEST_F_TIMEOUT(failure, closed, TIMEOUT)
 	conv_free(c);
 	EXPECT_TRUE(pool_is_soon(page_size, p.nr - 1, p.free + nr - 1, p.resv, p.surplus));
 	EXPECT_EQ(self->corrupted + 4, hardware_corrupted());
+}
+
+static int write_pfn(const char *path, u64 pfn)
+{
+	int fd = open(path, O_WRONLY), r;
+	char text[32];
+
+	if (fd < 0)
+		return errno;
+	snprintf(text, sizeof(text), "%#llx", (unsigned long long)pfn);
+	r = write(fd, text, strlen(text)) < 0 ? errno : 0;
+	close(fd);
+	return r;
+}
+
+/* A page that was lost by mistake comes back when its huge page is home. */
+TEST_F_TIMEOUT(failure, unpoison, TIMEOUT)
+{
+	const char *path = "/sys/kernel/debug/hwpoison/unpoison-pfn";
+	struct conv *c = &self->c;
+	const u64 pfn = offset_pfn(c, self->pfn, P(BAD));
+	const size_t page_size = 1UL << variant->page_shift;
+	const long nr = c->size / page_size;
+	const struct pool_count *p = &self->before;
+
+	if (access(path, W_OK))
+		SKIP(return, "no hwpoison-inject");
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_EQ(EBUSY, write_pfn(path, pfn));
+	conv_free(c);
+	EXPECT_TRUE(pool_is_soon(page_size, p->nr - 1, p->free + nr - 1, p->resv,
+				 p->surplus));
+	EXPECT_EQ(0, write_pfn(path, pfn));
+	EXPECT_EQ(self->corrupted, hardware_corrupted());
 }
 
 /*
