@@ -190,15 +190,17 @@ static void sigbus(int sig, siginfo_t *info, void *context)
 static bool host_lost(struct conv *c, u64 offset)
 {
 	struct sigaction sa = { .sa_sigaction = sigbus, .sa_flags = SA_SIGINFO }, old;
-	volatile bool lost = false;
+	bool lost;
 
 	sigaction(SIGBUS, &sa, &old);
-	if (!sigsetjmp(sigbus_jmp, 1))
+	if (!sigsetjmp(sigbus_jmp, 1)) {
 		READ_ONCE(*(u64 *)(c->mem + offset + 8));
-	else
+		lost = false;
+	} else {
 		lost = sigbus_info.si_code == BUS_MCEERR_AR &&
 		       sigbus_info.si_addr_lsb == 12 &&
 		       (u64)sigbus_info.si_addr / SZ_4K == (u64)(c->mem + offset) / SZ_4K;
+	}
 	sigaction(SIGBUS, &old, NULL);
 	if (!lost)
 		ksft_print_msg("page 0x%lx: code %d lsb %d address %p\n", offset / SZ_4K,
