@@ -58,6 +58,7 @@
  * - hugetlb_lent_rwsem: held for reading while folios of a lent page are split or
  *   merged; for writing by memory failure, which writes to a struct page that has no
  *   other protection.
+ * - loan->split_lock, inside folio locks: a split is committed.
  * - reservation->lock: held while loans are taken home, around all of these.
  */
 

@@ -19,7 +19,7 @@
  * A folio is split around a range: the pages of the range become single pages, all
  * others naturally aligned folios that are as large as possible.  The borrower has
  * one page split at a time, and knows when: each split is asked for, prepared and
- * committed.
+ * committed.  But for that, a folio is split around a page that has failed.
  *
  * Merging is the reverse, and nothing waits for it.  It costs time, and what was
  * split once may soon be split again.  The borrower says which block may be one
@@ -265,8 +265,8 @@ static void split_postpone_merges(struct hugetlb_loan *loan)
  * Context: task context, may sleep.  The folio is locked, and was not truncated
  *          since it was prepared; of the caller, it has one reference.  See
  *          linux/hugetlb_lend.h for the invalidate lock.
- * Return: 0; or -EAGAIN if the folio is in use otherwise, or is not in the page
- *         cache that it was in.  Then nothing has changed, and the split is still
+ * Return: 0; or -EAGAIN if the folio is in use otherwise, is not in the page cache
+ *         that it was in, or was split around a page that has failed.  Then nothing has changed, and the split is still
  *         the caller's, to commit it again or to cancel it.
  */
 int hugetlb_lent_split_commit(struct hugetlb_lent_split *split)
