@@ -832,6 +832,20 @@ static int host_pread(struct thread *t, long page, u64 *word)
 	return 0;
 }
 
+/*
+ * May a system call get no page yet?  A hole gets its page when the last user has let
+ * go of that, be it a task that is preempted, and the call waits for a second only.
+ */
+static bool has_hole(const struct run *r)
+{
+	long i;
+
+	for (i = r->first; i < r->first + r->nr; i++)
+		if (!w.pages[i].gen)
+			return true;
+	return false;
+}
+
 /* Is a page of an exact block, with its lock, as the model has it? */
 static void check_by_host(long page, const char *when)
 {
@@ -846,6 +860,21 @@ static void check_by_host(long page, const char *when)
 		fail(page, "the host reads 0x%llx in a private page %s",
 		     (unsigned long long)word[0], when);
 	check_words(page, word, "the host");
+}
+
+/* With the lock of the page's block */
+static int host_pread_exact(struct thread *t, long page, u64 *word)
+{
+	const struct run r = { page, 1 };
+	const bool hole = has_hole(&r);
+	const double start = now();
+	int err;
+
+	do {
+		err = host_pread(t, page, word);
+	} while (err == EIO && !w.pages[page].private && hole &&
+		 now() - start < PATIENCE);
+	return err;
 }
 
 static void host_exact(struct thread *t)
@@ -865,7 +894,7 @@ static void host_exact(struct thread *t)
 		if (!write && chance(t, 20)) {
 			e = begin_event(t, p->private ? OP_MEM_EIO : OP_MEM_READ,
 					i, 1, p->gen);
-			err = host_pread(t, i, word);
+			err = host_pread_exact(t, i, word);
 			if (err != (p->private ? EIO : 0))
 				fail(i, "/proc/self/mem, a %s page: %s",
 				     p->private ? "private" : "shared", strerror(err));
@@ -1354,20 +1383,6 @@ static void close_pin(struct pin *p)
 static bool use_pipe(struct thread *t)
 {
 	return !have_gup || chance(t, 40);
-}
-
-/*
- * May a system call get no page yet?  A hole gets its page when the last user has let
- * go of that, be it a task that is preempted, and the call waits for a second only.
- */
-static bool has_hole(const struct run *r)
-{
-	long i;
-
-	for (i = r->first; i < r->first + r->nr; i++)
-		if (!w.pages[i].gen)
-			return true;
-	return false;
 }
 
 static void pin_exact(struct thread *t)

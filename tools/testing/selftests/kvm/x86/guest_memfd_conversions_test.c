@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -1052,6 +1053,38 @@ TEST_F_TIMEOUT(file, mlocked, TIMEOUT)
 	EXPECT_EQ(0, to_private(c, 0, size));
 	EXPECT_EQ(0, munlock(c->mem, WINDOW));
 	EXPECT_TRUE(nr_mlock_is(before));
+}
+
+/*
+ * The batch of another CPU has the locked page yet when it is punched.  ptrace() and
+ * the like, which keep mmap_lock, get the next one all the same.
+ */
+TEST_F_TIMEOUT(file, mlocked_punched, TIMEOUT)
+{
+	const int fd = open_path_or_exit("/proc/self/mem", O_RDONLY);
+	static const char zeroes[SZ_4K];
+	struct conv *c = &self->c;
+	char page[SZ_4K];
+	int i;
+
+	if (get_nprocs() < 2)
+		SKIP(return, "needs two CPUs");
+
+	EXPECT_EQ(0, to_shared(c, 0, WINDOW));
+	ASSERT_EQ(0, mlock(c->mem, SZ_4K));
+	for (i = 0; i < 10; i++) {
+		ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, 1));
+		pin_self_to_cpu(1);
+		EXPECT_EQ(0, host_touch(c->mem));
+		pin_self_to_cpu(0);
+		ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, 1));
+
+		memset(page, 1, sizeof(page));
+		ASSERT_EQ(SZ_4K, pread(fd, page, SZ_4K, (uintptr_t)c->mem));
+		EXPECT_EQ(0, memcmp(page, zeroes, sizeof(page)));
+	}
+	EXPECT_EQ(0, munlock(c->mem, SZ_4K));
+	kvm_close(fd);
 }
 
 /* 28. A mapping is not enough to destroy private memory; the file is. */
