@@ -47,7 +47,7 @@
 #define MERGE_WAIT_MAX		(64 * HZ)
 
 /* How long to wait at most before trying to split around a failed page, in jiffies */
-#define ISOLATE_WAIT_MAX	HZ
+#define ISOLATE_WAIT_MAX	(HZ / 4)
 
 /* How many more orders the next blocks have than the folios that they consist of */
 #define MERGE_STEP		6

@@ -7,11 +7,13 @@
  * again: each test that makes some has one huge page less afterwards, which is
  * allocated again before the next one if the machine has the memory for it.
  *
- * Environment: GMEM_ROUNDS, how many random rounds; GMEM_SEED, what they are made of
+ * Environment: GMEM_ROUNDS, how many random rounds; GMEM_SEED, what they are made of;
+ * GMEM_RACE_SECONDS, how long errors meet other things
  */
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include "guest_memfd_conversions.h"
 #include "kselftest_harness.h"
@@ -20,6 +22,8 @@
 /* A page that fails, in the first 2M and in no granule at the edge of them */
 #define BAD		200
 #define SEED		1
+#define RACE_SECONDS	5
+#define SPLIT_SECONDS	20
 
 FIXTURE(failure)
 {
@@ -86,6 +90,38 @@ static u64 offset_pfn(struct conv *c, const u64 *pfn, u64 offset)
 
 #define FAIL(offset) fail_pfn(offset_pfn(c, self->pfn, offset))
 
+#define KPF_HWPOISON	19
+
+/* How many pages of the machine have failed */
+static long nr_failed_pages(void)
+{
+	const int fd = open_path_or_exit("/proc/kpageflags", O_RDONLY);
+	static u64 flags[8192];
+	long failed = 0;
+	ssize_t n, i;
+
+	while ((n = read(fd, flags, sizeof(flags))) > 0)
+		for (i = 0; i < n / (ssize_t)sizeof(u64); i++)
+			failed += flags[i] >> KPF_HWPOISON & 1;
+	TEST_ASSERT(!n, "cannot read /proc/kpageflags");
+	close(fd);
+	return failed;
+}
+
+static bool has_failed(u64 pfn)
+{
+	const int fd = open_path_or_exit("/proc/kpageflags", O_RDONLY);
+	u64 flags;
+
+	TEST_ASSERT(pread(fd, &flags, sizeof(flags), pfn * sizeof(flags)) ==
+		    sizeof(flags), "cannot read /proc/kpageflags");
+	close(fd);
+	return flags >> KPF_HWPOISON & 1;
+}
+
+/* Those of the vCPU that guest_try() runs, as it has not run yet */
+static struct kvm_regs start_regs;
+
 FIXTURE_SETUP(failure)
 {
 	const size_t page_size = 1UL << variant->page_shift;
@@ -105,6 +141,7 @@ FIXTURE_SETUP(failure)
 	why = conv_setup(c, variant->page_shift, WINDOW, 0);
 	if (why)
 		SKIP(return, "%s", why);
+	vcpu_regs_get(c->g.vcpu[1], &start_regs);
 
 	self->pfn = calloc(c->size / page_size, sizeof(u64));
 	for (o = 0; o < c->size; o += page_size) {
@@ -127,20 +164,32 @@ FIXTURE_TEARDOWN(failure)
 }
 
 /*
- * An access of the guest that may fail: the error.  The vCPU goes back to where it was,
- * or it would try the same again.
+ * An access of the guest that may fail: the error.  The vCPU goes back to where it
+ * began, or it would try the same again.
  */
 static int guest_try(struct conv *c, enum guest_op op, u64 offset, u64 size)
 {
 	struct kvm_vcpu *vcpu = c->g.vcpu[1];
-	struct kvm_regs regs;
 	int r;
 
-	vcpu_regs_get(vcpu, &regs);
 	set_vcpu_cmd(&c->g, 1, op, offset, size, SEED);
 	r = run_vcpu(vcpu);
 	if (r)
-		vcpu_regs_set(vcpu, &regs);
+		vcpu_regs_set(vcpu, &start_regs);
+	return r;
+}
+
+/*
+ * The same, of a page that has failed if it is @lost.  An access of that may be in time
+ * until the page is split off, which is tried again if something is in its way.
+ */
+static int guest_access(struct conv *c, enum guest_op op, u64 offset, bool lost)
+{
+	const double end = conv_now() + SPLIT_SECONDS;
+	int r;
+
+	while (!(r = guest_try(c, op, offset, SZ_4K)) && lost && conv_now() < end)
+		usleep(1000);
 	return r;
 }
 
@@ -148,7 +197,7 @@ static int guest_try(struct conv *c, enum guest_op op, u64 offset, u64 size)
 static bool guest_lost(struct conv *c, u64 offset)
 {
 	const struct kvm_run *run = c->g.vcpu[1]->run;
-	int r = guest_try(c, OP_MARK, offset, SZ_4K);
+	int r = guest_access(c, OP_MARK, offset, true);
 
 	if (r == EHWPOISON && run->exit_reason == KVM_EXIT_MEMORY_FAULT &&
 	    run->memory_fault.gpa == TEST_GPA + offset)
@@ -222,7 +271,7 @@ static long nr_folios(struct conv *c, unsigned int order)
 	do {									\
 		unsigned int order;						\
 										\
-		EXPECT_EQ(64 * (nr), nr_folios(c, 0));				\
+		EXPECT_TRUE(conv_wait_fdinfo(c, "gmem-folios-4kB", 256 * (nr)));	\
 		for (order = 6; order < variant->page_shift - 12; order++)	\
 			EXPECT_EQ((nr), nr_folios(c, order)) {			\
 				TH_LOG("order %u", order);			\
@@ -262,7 +311,7 @@ TEST_F_TIMEOUT(failure, more, TIMEOUT)
 		ASSERT_EQ(0, FAIL(P(bad[i])));
 		EXPECT_TRUE(guest_lost(c, P(bad[i])));
 	}
-	EXPECT_EQ(128, nr_folios(c, 0));
+	EXPECT_TRUE(conv_wait_fdinfo(c, "gmem-folios-4kB", 512));
 	check_others(c, bad, ARRAY_SIZE(bad));
 	for (i = 0; i < ARRAY_SIZE(bad); i++)
 		EXPECT_TRUE(guest_lost(c, P(bad[i])));
@@ -369,6 +418,199 @@ TEST_F_TIMEOUT(failure, shared_untouched, TIMEOUT)
 	EXPECT_TRUE(guest_lost(c, P(BAD)));
 	EXPECT_EQ(0, host_check(c, 0, P(BAD), SEED));
 	EXPECT_EQ(0, host_check(c, P(BAD + 1), WINDOW - P(BAD + 1), SEED));
+}
+
+static volatile sig_atomic_t nr_early;
+
+static void sigbus_early(int sig, siginfo_t *info, void *context)
+{
+	sigbus_info = *info;
+	nr_early++;
+}
+
+/* A task that asked for it hears of a shared page at once, of a private one when used. */
+TEST_F_TIMEOUT(failure, early_kill, TIMEOUT)
+{
+	struct sigaction sa = { .sa_sigaction = sigbus_early, .sa_flags = SA_SIGINFO }, old;
+	const u64 bad[] = { BAD, BAD + 8 };
+	struct conv *c = &self->c;
+
+	EXPECT_EQ(0, to_shared(c, P(BAD), SZ_4K));
+	EXPECT_EQ(0, host_check(c, P(BAD), SZ_4K, SEED));
+	ASSERT_EQ(0, prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0));
+	ASSERT_EQ(0, sigaction(SIGBUS, &sa, &old));
+
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_EQ(1, nr_early);
+	EXPECT_EQ(BUS_MCEERR_AO, sigbus_info.si_code);
+	EXPECT_EQ(12, sigbus_info.si_addr_lsb);
+	EXPECT_EQ((u64)c->mem + P(BAD), (u64)sigbus_info.si_addr & ~(u64)(SZ_4K - 1));
+
+	ASSERT_EQ(0, FAIL(P(BAD + 8)));
+	EXPECT_EQ(1, nr_early);
+
+	ASSERT_EQ(0, sigaction(SIGBUS, &old, NULL));
+	ASSERT_EQ(0, prctl(PR_MCE_KILL, PR_MCE_KILL_CLEAR, 0, 0, 0));
+	EXPECT_TRUE(host_lost(c, P(BAD)));
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	EXPECT_TRUE(guest_lost(c, P(BAD + 8)));
+	check_others(c, bad, ARRAY_SIZE(bad));
+}
+
+/* The error of taking the memory offline that a page is in */
+static int offline_errno(u64 pfn)
+{
+	const char *dir = "/sys/devices/system/memory";
+	unsigned long long size = 0;
+	char path[128];
+	int fd, r;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/block_size_bytes", dir);
+	f = fopen(path, "r");
+	if (!f || fscanf(f, "%llx", &size) != 1)
+		return -1;
+	fclose(f);
+	snprintf(path, sizeof(path), "%s/memory%llu/state", dir, P(pfn) / size);
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		return -1;
+	r = write(fd, "offline", 7) < 0 ? errno : 0;
+	close(fd);
+	return r;
+}
+
+/* Its memory cannot be taken offline, with a page that has failed or without. */
+TEST_F_TIMEOUT(failure, offline, TIMEOUT)
+{
+	const u64 bad[] = { BAD };
+	struct conv *c = &self->c;
+	const u64 pfn = self->pfn[0];
+
+	if (offline_errno(pfn) < 0)
+		SKIP(return, "no memory that can be offline");
+	ASSERT_EQ(0, FAIL(P(BAD)));
+	EXPECT_EQ(EBUSY, offline_errno(pfn + BAD));
+	EXPECT_TRUE(guest_lost(c, P(BAD)));
+	check_others(c, bad, 1);
+	EXPECT_EQ(EBUSY, offline_errno(pfn + BAD));
+	EXPECT_EQ(0, to_shared(c, 0, WINDOW));
+	EXPECT_TRUE(host_lost(c, P(BAD)));
+	EXPECT_EQ(0, host_check(c, 0, P(BAD), SEED));
+	EXPECT_EQ(EBUSY, offline_errno(pfn + BAD));
+	check_others(c, bad, 1);
+}
+
+/* Soft offline would take a page that works, and that cannot move. */
+TEST_F_TIMEOUT(failure, soft_offline, TIMEOUT)
+{
+	const char *path = "/sys/devices/system/memory/soft_offline_page";
+	struct conv *c = &self->c;
+	char address[32];
+	int fd, r, i;
+
+	fd = open(path, O_WRONLY);
+	if (fd < 0)
+		SKIP(return, "no soft_offline_page");
+	for (i = 0; i < 2; i++) {
+		snprintf(address, sizeof(address), "%#llx",
+			 (unsigned long long)P(self->pfn[0] + BAD));
+		r = pwrite(fd, address, strlen(address), 0) < 0 ? errno : 0;
+		EXPECT_NE(0, r);
+		guest_check(c, 0, WINDOW, SEED);
+		EXPECT_EQ(0, to_shared(c, 0, WINDOW));
+		EXPECT_EQ(0, host_check(c, 0, WINDOW, SEED));
+	}
+	close(fd);
+	EXPECT_FALSE(has_failed(self->pfn[0] + BAD));
+	EXPECT_EQ(self->corrupted, hardware_corrupted());
+}
+
+struct populate {
+	struct conv *c;
+	int error;
+};
+
+static void *populate_first(void *arg)
+{
+	struct populate *p = arg;
+
+	p->error = gmem_populate(&p->c->g, p->c->fd, 0, 1);
+	return NULL;
+}
+
+/* A page that fails while it is cleared for the file is not lost for good. */
+TEST_F_TIMEOUT(failure, while_cleared, TIMEOUT)
+{
+	const struct pool_count *p = &self->before;
+	const long nr = p->free - p->resv;
+	struct conv *c = &self->c;
+	struct populate populate = { .c = c };
+	pthread_t thread;
+	int other, r;
+
+	if (variant->page_shift != 30)
+		SKIP(return, "is cleared too fast");
+
+	/* There is no other page. */
+	ASSERT_LE(1, nr);
+	other = gmem_create(&c->g, nr);
+	ASSERT_LE(0, other);
+	ASSERT_EQ(0, gmem_populate(&c->g, other, 0, nr));
+	ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, 1));
+
+	kvm_pthread_create(&thread, NULL, populate_first, &populate);
+	usleep(50000);
+	r = fail_pfn(self->pfn[0] + BAD);
+	kvm_pthread_join(thread, NULL);
+	TH_LOG("failed: error %d, populated: error %d", r, populate.error);
+	EXPECT_TRUE(!r || r == EBUSY);
+
+	/* Either it has all of the page but 4K, or none of it. */
+	EXPECT_TRUE(!populate.error || populate.error == EHWPOISON);
+	EXPECT_EQ(EHWPOISON, guest_access(c, OP_MARK, P(BAD), true));
+	r = guest_try(c, OP_MARK, 0, SZ_4K);
+	EXPECT_EQ(populate.error, r);
+	kvm_close(other);
+	if (populate.error) {
+		EXPECT_EQ(0, gmem_populate(&c->g, c->fd, 0, 1));
+		EXPECT_EQ(0, guest_try(c, OP_MARK, 0, WINDOW));
+	}
+	EXPECT_EQ(self->corrupted + 4, hardware_corrupted());
+	conv_free(c);
+	EXPECT_TRUE(pool_is_soon(SZ_1G, p->nr - 1, p->free, p->resv, p->surplus));
+}
+
+/* No memory for what a failed page takes: it is lost all the same, and no other is. */
+TEST_F_TIMEOUT(failure, nomem, TIMEOUT)
+{
+	const int fail_nth = open("/proc/thread-self/fail-nth", O_RDWR);
+	struct conv *c = &self->c;
+	bool done = false, injecting;
+	char text[16];
+	u64 bad[64];
+	int n;
+
+	if (!faults_set_up(&injecting) && !injecting)
+		SKIP(return, "needs root, and the faults of CONFIG_FAULT_INJECTION");
+	for (n = 0; !done && n < ARRAY_SIZE(bad); n++) {
+		bad[n] = BAD + 11 * n;
+		snprintf(text, sizeof(text), "%d", n + 1);
+		ASSERT_EQ(strlen(text), pwrite(fail_nth, text, strlen(text), 0));
+		EXPECT_EQ(0, FAIL(P(bad[n])));
+		memset(text, 0, sizeof(text));
+		ASSERT_LT(0, pread(fail_nth, text, sizeof(text) - 1, 0));
+		ASSERT_EQ(1, pwrite(fail_nth, "0", 1, 0));
+		done = atoi(text);
+		EXPECT_TRUE(guest_lost(c, P(bad[n])));
+		check_others(c, bad, n + 1);
+	}
+	EXPECT_TRUE(faults_restore());
+	TH_LOG("%d allocations have failed", n - 1);
+	EXPECT_TRUE(done);
+	EXPECT_LT(1, n);
+	EXPECT_EQ(self->corrupted + 4 * n, hardware_corrupted());
+	close(fail_nth);
 }
 
 /* Each page of a file that has been punched out is the pool's; it has one less. */
@@ -514,6 +756,7 @@ TEST_F_TIMEOUT(failure, random, TIMEOUT)
 	long i, j, first, nr, nr_lost = 0, nr_huge = 0;
 	const struct pool_count p = self->before;
 	bool *huge = calloc(c->size / c->g.page_size, sizeof(*huge));
+	const long failed = nr_failed_pages();
 	u64 value;
 	int r;
 
@@ -551,7 +794,7 @@ TEST_F_TIMEOUT(failure, random, TIMEOUT)
 		case 4:
 			for (j = first; j < min(first + nr, first + 16); j++)
 				EXPECT_EQ(m->lost[j] ? EHWPOISON : 0,
-					  guest_try(c, OP_CHECK_MARK, P(j), SZ_4K));
+					  guest_access(c, OP_CHECK_MARK, P(j), m->lost[j]));
 			break;
 		case 5:
 			/* Most of what can be merged is after a second. */
@@ -566,7 +809,7 @@ TEST_F_TIMEOUT(failure, random, TIMEOUT)
 
 	for (j = 0; j < NR_PAGES; j++)
 		EXPECT_EQ(m->lost[j] ? EHWPOISON : 0,
-			  guest_try(c, OP_CHECK_MARK, P(j), SZ_4K));
+			  guest_access(c, OP_CHECK_MARK, P(j), m->lost[j]));
 	TH_LOG("%ld pages of %ld huge pages have failed", nr_lost, nr_huge);
 	EXPECT_EQ(self->corrupted + 4 * nr_lost, hardware_corrupted());
 
@@ -575,8 +818,214 @@ TEST_F_TIMEOUT(failure, random, TIMEOUT)
 	EXPECT_TRUE(pool_is_soon(1UL << variant->page_shift, p.nr - nr_huge,
 				 p.free + nr - nr_huge, p.resv, p.surplus));
 	EXPECT_EQ(self->corrupted + 4 * nr_lost, hardware_corrupted());
+
+	/* Page by page, it is these that are lost, and no other one. */
+	EXPECT_EQ(failed + nr_lost, nr_failed_pages());
+	for (j = 0; j < NR_PAGES; j++)
+		EXPECT_EQ(m->lost[j], has_failed(offset_pfn(c, self->pfn, P(j))));
 	free(huge);
 	free(m);
+}
+
+/*
+ * Errors while the file converts, merges and is used, and while another one is created,
+ * populated, punched and closed
+ */
+
+struct race {
+	struct conv *c;
+	bool *lost;		/* before the page fails */
+	long nr_other;
+	unsigned int state;
+	long nr_done;
+	long nr_met;		/* errors of pages that have failed */
+	long nr_wrong;
+};
+
+static void race_wrong(struct race *r, const char *what, long page, int error)
+{
+	if (!r->nr_wrong++)
+		ksft_print_msg("%s, page %ld: error %d, %s\n", what, page, error,
+			       page < NR_PAGES && READ_ONCE(r->lost[page]) ? "has failed" :
+			       "is good");
+}
+
+static bool race_convert(void *arg)
+{
+	struct race *r = arg;
+	long first = pick(&r->state, NR_PAGES), nr;
+	int error;
+
+	nr = 1 + pick(&r->state, min(NR_PAGES - first, 1L << pick(&r->state, 12)));
+	if (pick(&r->state, 200)) {
+		error = gmem_convert(r->c->fd, P(first), P(nr), pick(&r->state, 2), NULL);
+	} else {
+		/* Let it be merged. */
+		error = to_private(r->c, 0, WINDOW);
+		if (!error)
+			usleep(1000000 + pick(&r->state, 300000));
+	}
+	r->nr_done += !error;
+	if (error && error != EAGAIN)
+		race_wrong(r, "conversion", first, error);
+	return true;
+}
+
+static bool race_guest(void *arg)
+{
+	struct race *r = arg;
+	long page = pick(&r->state, NR_PAGES);
+	int error = guest_try(r->c, OP_CHECK_MARK, P(page), SZ_4K);
+
+	r->nr_done += !error;
+	r->nr_met += error == EHWPOISON;
+	/* EFAULT: it meets a conversion. */
+	if (error == EHWPOISON ? !READ_ONCE(r->lost[page]) :
+	    error && error != EFAULT && error != EAGAIN)
+		race_wrong(r, "guest", page, error);
+	return true;
+}
+
+static bool race_host(void *arg)
+{
+	struct race *r = arg;
+	long page = pick(&r->state, NR_PAGES);
+	u64 value = 0;
+	int error = host_read(r->c->mem + P(page), &value);
+
+	r->nr_done += !error;
+	r->nr_met += error == EHWPOISON;
+	if (error == EHWPOISON ? !READ_ONCE(r->lost[page]) :
+	    error ? error != EFAULT : value != (P(page) ^ SEED))
+		race_wrong(r, "host", page, error);
+	return true;
+}
+
+/* The pool has twice what the file takes, so that it can fail whole. */
+static bool race_other(void *arg)
+{
+	struct race *r = arg;
+	struct gmem *g = &r->c->g;
+	int fd = gmem_create(g, r->nr_other);
+	int error, i;
+	long page;
+
+	if (fd < 0) {
+		race_wrong(r, "creation", NR_PAGES, errno);
+		return false;
+	}
+	for (i = 0; i < 4 * r->nr_other; i++) {
+		page = pick(&r->state, r->nr_other);
+		error = gmem_populate(g, fd, page, 1);
+		if (!error)
+			error = gmem_punch(g, fd, page, 1);
+		r->nr_done += !error;
+		if (error)
+			race_wrong(r, "populate, punch", NR_PAGES, error);
+	}
+	gmem_populate(g, fd, 0, r->nr_other);
+	kvm_close(fd);
+	return true;
+}
+
+TEST_F_TIMEOUT(failure, race, TIMEOUT)
+{
+	static bool (*const fns[])(void *) = {
+		race_convert, race_guest, race_host, race_other,
+	};
+	const char *seconds = getenv("GMEM_RACE_SECONDS"), *seed = getenv("GMEM_SEED");
+	const size_t page_size = 1UL << variant->page_shift;
+	const long nr_other = page_size == SZ_1G ? 1 : 8, nr_file = self->c.size / page_size;
+	unsigned int state = seed ? atol(seed) : time(NULL) ^ getpid() << 16;
+	struct conv *c = &self->c;
+	struct looper loops[ARRAY_SIZE(fns)];
+	struct race r[ARRAY_SIZE(fns)];
+	bool *lost = calloc(NR_PAGES, sizeof(*lost));
+	long i, page, nr_lost = 0, nr_huge = 0, nr_other_lost = 0, failed;
+	bool *huge = calloc(nr_file, sizeof(*huge));
+	u64 other_pfn[8], pfn;
+	struct pool_count p;
+	double end;
+	int fd, error;
+	char *mem;
+
+	TH_LOG("GMEM_SEED=%u", state);
+	read_pool(page_size, &p);
+	if (p.free - p.resv < 2 * nr_other)
+		resize_pool(page_size, -1, p.nr + 2 * nr_other - (p.free - p.resv));
+	read_pool(page_size, &p);
+	if (p.free - p.resv < 2 * nr_other)
+		SKIP(return, "needs %ld more huge pages", 2 * nr_other);
+	failed = nr_failed_pages();
+
+	/* Each of these may fail once, wherever it is just then. */
+	fd = vm_create_guest_memfd(c->g.vm, nr_other * page_size,
+				   c->g.flags | GUEST_MEMFD_FLAG_INIT_SHARED);
+	mem = kvm_mmap(nr_other * page_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	for (i = 0; i < nr_other; i++) {
+		ASSERT_EQ(0, host_touch(mem + i * page_size));
+		other_pfn[i] = pfn_of(mem + i * page_size);
+	}
+	kvm_munmap(mem, nr_other * page_size);
+	kvm_close(fd);
+
+	for (i = 0; i < ARRAY_SIZE(fns); i++) {
+		r[i] = (struct race) {
+			.c = c, .lost = lost, .nr_other = nr_other, .state = state + i,
+		};
+		start_loop(&loops[i], fns[i], &r[i]);
+	}
+
+	end = conv_now() + (seconds ? atof(seconds) : RACE_SECONDS);
+	while (conv_now() < end) {
+		usleep(pick(&state, 100000));
+		if (nr_other_lost < nr_other && !pick(&state, 4)) {
+			pfn = other_pfn[nr_other_lost++] +
+			      pick(&state, page_size / SZ_4K);
+			/* EBUSY: just now it is being cleared. */
+			error = fail_pfn(pfn);
+			EXPECT_TRUE(!error || error == EBUSY);
+			continue;
+		}
+		page = pick(&state, NR_PAGES);
+		if (lost[page])
+			continue;
+		WRITE_ONCE(lost[page], true);
+		EXPECT_EQ(0, FAIL(P(page)));
+		nr_lost++;
+		nr_huge += !huge[P(page) / page_size];
+		huge[P(page) / page_size] = true;
+	}
+	for (i = 0; i < ARRAY_SIZE(fns); i++)
+		stop_loop(&loops[i]);
+
+	for (i = 0; i < ARRAY_SIZE(fns); i++) {
+		TH_LOG("%ld rounds, %ld done, %ld met errors", loops[i].rounds,
+		       r[i].nr_done, r[i].nr_met);
+		EXPECT_EQ(0, r[i].nr_wrong);
+		EXPECT_LT(0, loops[i].rounds);
+	}
+	TH_LOG("%ld and %ld pages have failed", nr_lost, nr_other_lost);
+
+	for (i = 0; i < NR_PAGES; i++)
+		EXPECT_EQ(lost[i] ? EHWPOISON : 0,
+			  guest_access(c, OP_CHECK_MARK, P(i), lost[i]));
+	EXPECT_EQ(0, to_private(c, 0, WINDOW));
+	EXPECT_TRUE(conv_wait_merged(c));
+	for (i = 0; i < NR_PAGES; i++)
+		EXPECT_EQ(lost[i] ? EHWPOISON : 0,
+			  guest_access(c, OP_CHECK_MARK, P(i), lost[i]));
+
+	conv_free(c);
+	EXPECT_TRUE(pool_is_soon(page_size, p.nr - nr_huge - nr_other_lost,
+				 p.free + nr_file - nr_huge - nr_other_lost, p.resv,
+				 p.surplus));
+	EXPECT_EQ(self->corrupted + 4 * (nr_lost + nr_other_lost), hardware_corrupted());
+	EXPECT_EQ(failed + nr_lost + nr_other_lost, nr_failed_pages());
+	for (i = 0; i < NR_PAGES; i++)
+		EXPECT_EQ(lost[i], has_failed(offset_pfn(c, self->pfn, P(i))));
+	free(huge);
+	free(lost);
 }
 
 TEST_HARNESS_MAIN
