@@ -340,7 +340,8 @@ static void loans_go_home(struct hugetlb_reservation *resv,
 	wake_up_all(&lent_pool(resv->h)->wait);
 }
 
-static void take_home(struct hugetlb_reservation *resv)
+/* Returns true if there was something to take home. */
+static bool take_home(struct hugetlb_reservation *resv)
 {
 	struct llist_node *list;
 
@@ -349,6 +350,7 @@ static void take_home(struct hugetlb_reservation *resv)
 	list = llist_del_all(&resv->returned);
 	if (list)
 		loans_go_home(resv, list);
+	return list;
 }
 
 /**
@@ -364,11 +366,24 @@ static void take_home(struct hugetlb_reservation *resv)
 void hugetlb_reservation_flush(struct hugetlb_reservation *resv)
 {
 	guard(mutex)(&resv->lock);
-	take_home(resv);
-	if (unlikely(resv->nr_lost))
+	/* Not each time: the pool may allocate a huge page to have one to spare. */
+	if (take_home(resv) && unlikely(resv->nr_lost))
 		reservation_regain(resv);
 }
 EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_reservation_flush);
+
+/**
+ * hugetlb_reservation_regain - the same, and have back what has been lost
+ * @resv: the reservation, of which a page is asked for in vain
+ *
+ * Context: as hugetlb_reservation_flush().
+ */
+void hugetlb_reservation_regain(struct hugetlb_reservation *resv)
+{
+	guard(mutex)(&resv->lock);
+	take_home(resv);
+	reservation_regain(resv);
+}
 
 /**
  * hugetlb_reservation_orphan - take home what has returned, and count the rest

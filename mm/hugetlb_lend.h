@@ -168,6 +168,7 @@ unsigned long hugetlb_lent_pool_nr_home(const struct hstate *h);
 unsigned long hugetlb_lent_pool_nr_awaited(const struct hstate *h);
 int hugetlb_lent_pool_wait(const struct hstate *h, unsigned long nr_home, long timeout);
 void hugetlb_reservation_orphan(struct hugetlb_reservation *resv);
+void hugetlb_reservation_regain(struct hugetlb_reservation *resv);
 void hugetlb_reservation_workfn(struct work_struct *work);
 void hugetlb_reservation_put(struct hugetlb_reservation *resv);
 

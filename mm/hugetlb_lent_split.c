@@ -46,7 +46,9 @@
 #define MERGE_WAIT		HZ
 #define MERGE_WAIT_MAX		(64 * HZ)
 
-/* How long to wait at most before trying to split around a failed page, in jiffies */
+/* How often memory failure tries to split around a failed page, a jiffy apart */
+#define ISOLATE_TRIES		5
+/* How long to wait at most before a work item tries that again, in jiffies */
 #define ISOLATE_WAIT_MAX	(HZ / 4)
 
 /* How many more orders the next blocks have than the folios that they consist of */
@@ -656,6 +658,8 @@ static int isolate_locked(struct hugetlb_lent_split *split, struct folio *folio,
 	failed = page_folio(page);
 	if (failed != folio)
 		folio_lock(failed);
+	/* Its owner may have written to the flags when the folio was new. */
+	folio_set_hwpoison(failed);
 	if (mapping->a_ops->error_remove_folio)
 		mapping->a_ops->error_remove_folio(mapping, failed);
 	if (failed != folio)
@@ -770,14 +774,19 @@ void hugetlb_loan_isolate_later(struct hugetlb_loan *loan)
 int hugetlb_lent_isolate(struct page *page)
 {
 	struct hugetlb_loan *loan = hugetlb_lent_get_loan(page);
-	int r;
+	int r, i;
 
 	/* It has returned: it is not the borrower's to unmap. */
 	if (!loan)
 		return 0;
 
-	/* It need not be among those that the loan knows of. */
-	r = hugetlb_loan_isolate_page(loan, page);
+	/* It need not be among those that the loan knows of, and tries again. */
+	for (i = 1; ; i++) {
+		r = hugetlb_loan_isolate_page(loan, page);
+		if (r != -EAGAIN || i == ISOLATE_TRIES)
+			break;
+		schedule_timeout_uninterruptible(1);
+	}
 	isolate_later(loan, hugetlb_loan_isolate_hwpoison(loan) ?: r, 1);
 	hugetlb_loan_put(loan);
 	return r;

@@ -307,7 +307,7 @@ hugetlb_reservation_alloc_folio(struct hugetlb_reservation *resv,
 	struct folio *folio;
 
 	if (hugepage_subpool_get_pages(spool, 1) < 0) {
-		hugetlb_reservation_flush(resv);
+		hugetlb_reservation_regain(resv);
 		if (hugepage_subpool_get_pages(spool, 1) < 0)
 			return ERR_PTR(-EAGAIN);
 	}

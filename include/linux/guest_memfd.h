@@ -128,7 +128,7 @@ struct guest_memfd_folio_stats {
  *        Optional, see above.
  * @flush: folios have left the file; if they could go back to their source, and
  *         that has been left for later, do it now.  May sleep, cannot fail.  Not
- *         called before unreserve().  Optional.
+ *         always called before unreserve().  Optional.
  * @stats: fill in what @handle stands for.  Optional.
  * @folio_stats: add to @stats what has become of the page of the file's size that
  *               starts with @folio, which the invalidate lock keeps in the file.

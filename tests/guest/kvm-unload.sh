@@ -50,9 +50,14 @@ hold() {
 	is held "$(grep held $log)" "$2"
 }
 
+# The inode itself goes with an RCU callback, and its reference to the module with it.
 release() {
 	kill -9 $holder
 	wait $holder 2>/dev/null
+	tries=300
+	until [ "$(refcnt $vendor)" = 0 ] || [ $((tries -= 1)) = 0 ]; do
+		usleep 100000
+	done
 }
 
 plan 32
@@ -107,11 +112,6 @@ is 1 "$(try_rmmod $vendor)" "$vendor is not unloaded"
 is $((free - 2)) "$(counter free)" "the path still has its pages"
 release
 is "$before" "$(counters)" "when it is gone, the pool is as before"
-# The inode itself goes with an RCU callback
-tries=100
-while [ "$(refcnt $vendor)" = 1 ] && [ $((tries -= 1)) -gt 0 ]; do
-	usleep 100000
-done
 is 0 "$(try_rmmod $vendor)" "$vendor is unloaded"
 is 0 "$(try_rmmod kvm)" "so is kvm"
 modprobe $vendor

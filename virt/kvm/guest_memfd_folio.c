@@ -428,16 +428,9 @@ void kvm_gmem_truncate(struct inode *inode, loff_t offset, loff_t end)
 
 	trace_guest_memfd_truncate(inode->i_ino, index, last + 1);
 
-	/*
-	 * What the host has of a failed page in its page tables counts for no mapping
-	 * of the folio, and would be taken for a failure of the next page there.
-	 */
-	if (unlikely(READ_ONCE(gi->has_failed)))
-		unmap_mapping_pages(mapping, index, last - index + 1, true);
-
 	if (!gi->ops->free) {
 		truncate_inode_pages_range(mapping, offset, end - 1);
-		return;
+		goto unmap;
 	}
 
 	folio_batch_init(&fbatch);
@@ -454,6 +447,16 @@ void kvm_gmem_truncate(struct inode *inode, loff_t offset, loff_t end)
 		folio_batch_reinit(&fbatch);
 		cond_resched();
 	}
+
+unmap:
+	/*
+	 * What the host has of a failed page in its page tables counts for no mapping
+	 * of the folio, and would be taken for a failure of the next page there.  Only
+	 * now no other page of these fails.
+	 */
+	index = offset >> PAGE_SHIFT;
+	if (unlikely(READ_ONCE(gi->has_failed)))
+		unmap_mapping_pages(mapping, index, last - index + 1, true);
 }
 
 static int kvm_gmem_punch_range(struct inode *inode, loff_t offset, loff_t end)

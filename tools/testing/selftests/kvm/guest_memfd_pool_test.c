@@ -1265,7 +1265,7 @@ TEST_F_TIMEOUT(account, hugetlb_max, TIMEOUT)
 /* The statistics lag behind by up to 2 seconds. */
 static long read_memory_stat(const char *dir, const char *key, long want)
 {
-	return cg_read_key_long_poll(dir, "memory.stat", key, want, 50,
+	return cg_read_key_long_poll(dir, "memory.stat", key, want, 200,
 				     DEFAULT_WAIT_INTERVAL_US);
 }
 

@@ -822,7 +822,7 @@ static void change_while_prefaulting(struct __test_metadata *_metadata,
 	take_page(_metadata, self);
 	create_signalled(&thread, prefault, &p);
 	start_signals(PATIENCE);
-	for (start = now(); !READ_ONCE(p.nr_again) && now() - start < 3; )
+	for (start = now(); !READ_ONCE(p.nr_again) && now() - start < 15; )
 		usleep(10000);
 	told = READ_ONCE(p.nr_again);
 

@@ -48,6 +48,12 @@ static inline int to_shared(struct conv *c, u64 offset, u64 size)
 	return gmem_convert(c->fd, offset, size, false, NULL);
 }
 
+/*
+ * The same of pages that were in use.  A task that has let go of one may have told so
+ * before it puts the last reference.
+ */
+int to_private_soon(struct conv *c, u64 offset, u64 size);
+
 /* By the ioctl of the VM; @offset is from TEST_GPA. */
 static inline int vm_to_private(struct conv *c, u64 offset, u64 size)
 {
@@ -191,8 +197,8 @@ const char *tcp_connect(int pair[2]);
 int tcp_fill(int pair[2], long *filled);
 /* Receive what that has sent. */
 int tcp_drain(int pair[2], long filled);
-/* Wait until the kernel says that it is done with what was sent. */
-void tcp_complete(int fd);
+/* Wait until the kernel says that it is done with what was sent: an error, or 0. */
+int tcp_complete(int fd);
 
 /*
  * Why there is no /dev/nullb0 that keeps what is written to it, NULL if there is one.

@@ -67,6 +67,17 @@ void conv_close(struct conv *c)
 	c->fd = -1;
 }
 
+int to_private_soon(struct conv *c, u64 offset, u64 size)
+{
+	const double end = conv_now() + POOL_PATIENCE;
+	int r;
+
+	do {
+		r = to_private(c, offset, size);
+	} while (r == EAGAIN && conv_now() < end);
+	return r;
+}
+
 static void catch_sigbus(void);
 
 const char *conv_setup(struct conv *c, unsigned int page_shift, u64 size, u64 flags)
@@ -520,19 +531,20 @@ int tcp_drain(int pair[2], long filled)
 	return 0;
 }
 
-void tcp_complete(int fd)
+int tcp_complete(int fd)
 {
+	const double end = conv_now() + POOL_PATIENCE;
 	struct pollfd pfd = { .fd = fd };
 	char control[128];
 	struct msghdr msg = { .msg_control = control };
-	int i;
 
-	for (i = 0; i < 100; i++) {
+	do {
 		msg.msg_controllen = sizeof(control);
 		if (recvmsg(fd, &msg, MSG_ERRQUEUE) >= 0)
-			return;
+			return 0;
 		poll(&pfd, 1, 10);
-	}
+	} while (conv_now() < end);
+	return ETIMEDOUT;
 }
 
 const char *nullb_open(int *fd, char *buf)

@@ -154,7 +154,7 @@ TEST_F_TIMEOUT(race, punch_while_split, TIMEOUT)
 	EXPECT_EQ(0, to_shared(c, 0, P(512)));
 	for (i = 0; i < 2; i++)
 		start_loop(&l[i], probe, &p[i]);
-	while (conv_now() < end) {
+	while (conv_now() < end || !READ_ONCE(p[0].nr_ok) || !READ_ONCE(p[1].nr_ok)) {
 		ASSERT_EQ(0, gmem_populate(&c->g, c->fd, 0, nr));
 		ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, nr));
 	}
@@ -414,8 +414,8 @@ static double time_to_merge(struct __test_metadata *_metadata, struct conv *c)
 
 	EXPECT_EQ(0, to_shared(c, 0, P(1)));
 	EXPECT_EQ(0, host_touch(c->mem));
-	EXPECT_EQ(0, to_private(c, 0, P(1)));
 	start = conv_now();
+	EXPECT_EQ(0, to_private(c, 0, P(1)));
 	EXPECT_TRUE(conv_wait_merged(c));
 	return conv_now() - start;
 }
@@ -434,9 +434,9 @@ TEST_F_TIMEOUT(race, back_off, TIMEOUT)
 		t[i] = time_to_merge(_metadata, c);
 		TH_LOG("merged after %.1f s", t[i]);
 	}
-	EXPECT_LT(0.5, t[0]);
-	EXPECT_LT(1.4 * t[0], t[1]);
-	EXPECT_LT(1.4 * t[1], t[2]);
+	/* A machine that is busy makes it longer, never shorter. */
+	for (i = 0; i < 3; i++)
+		EXPECT_LT(0.9 * (1 << i), t[i]);
 	guest_check(c, 0, SZ_2M, 1);
 }
 
@@ -465,14 +465,20 @@ FIXTURE_TEARDOWN(long)
 	conv_free(&self->c);
 }
 
+/* The least of some, since the machine may be busy. */
 static double time_to_convert(struct __test_metadata *_metadata, struct conv *c)
 {
-	double start = conv_now(), took;
+	double start, took = 0;
+	int i;
 
-	EXPECT_EQ(0, to_private(c, 0, LONG_SIZE));
-	took = conv_now() - start;
-	EXPECT_EQ(0, to_shared(c, 0, LONG_SIZE));
-	EXPECT_EQ(0, madvise(c->mem, LONG_SIZE, MADV_POPULATE_WRITE));
+	for (i = 0; i < 3; i++) {
+		start = conv_now();
+		EXPECT_EQ(0, to_private(c, 0, LONG_SIZE));
+		if (!i || conv_now() - start < took)
+			took = conv_now() - start;
+		EXPECT_EQ(0, to_shared(c, 0, LONG_SIZE));
+		EXPECT_EQ(0, madvise(c->mem, LONG_SIZE, MADV_POPULATE_WRITE));
+	}
 	return took;
 }
 

@@ -581,9 +581,8 @@ static int tcp_read(struct way *w, u64 *value)
 	if (!r) {
 		r = result(recv(w->pair[0], buf, SZ_4K, MSG_WAITALL), SZ_4K);
 		memcpy(value, buf, sizeof(*value));
-		tcp_complete(w->pair[1]);
 	}
-	return r;
+	return r ?: tcp_complete(w->pair[1]);
 }
 
 static const struct path tcp_zerocopy = { tcp_open, pair_close, tcp_read };
@@ -893,7 +892,7 @@ static void take_path(struct __test_metadata *_metadata, struct conv *c,
 	}
 
 	/* Now it is not. */
-	EXPECT_EQ(0, to_private(c, P(PAGE), P(1)));
+	EXPECT_EQ(0, to_private_soon(c, P(PAGE), P(1)));
 	guest_mark(c, P(PAGE), P(1), SECRET);
 	value = 0;
 	EXPECT_NE(0, path->read(&w, &value));
@@ -906,13 +905,13 @@ static void take_path(struct __test_metadata *_metadata, struct conv *c,
 	value = 0;
 	EXPECT_EQ(0, path->read(&w, &value));
 	EXPECT_EQ(SECRET_WORD, value);
-	EXPECT_EQ(0, to_private(c, P(PAGE), P(1)));
+	EXPECT_EQ(0, to_private_soon(c, P(PAGE), P(1)));
 	path->close(&w);
 
 	guest_mark(c, P(PAGE), P(1), PUBLIC);
 	EXPECT_EQ(0, to_shared(c, P(PAGE), P(1)));
 	race(_metadata, c, path);
-	EXPECT_EQ(0, to_private(c, P(PAGE), P(1)));
+	EXPECT_EQ(0, to_private_soon(c, P(PAGE), P(1)));
 	EXPECT_PRIVATE(P(PAGE), P(1));
 	guest_check(c, P(PAGE), P(1), PUBLIC);
 }
@@ -995,10 +994,8 @@ static int tcp_hold(struct way *w)
 
 static int tcp_release(struct way *w)
 {
-	int r = tcp_drain(w->pair, w->filled) ?: socket_release(w);
-
-	tcp_complete(w->pair[1]);
-	return r;
+	return tcp_drain(w->pair, w->filled) ?: socket_release(w) ?:
+	       tcp_complete(w->pair[1]);
 }
 
 static int uring_hold(struct way *w)
@@ -1103,7 +1100,7 @@ static void be_held(struct __test_metadata *_metadata, struct conv *c,
 	EXPECT_EQ(EAGAIN, to_private(c, 0, WINDOW));
 
 	EXPECT_EQ(0, h->release(&w));
-	EXPECT_EQ(0, to_private(c, 0, WINDOW));
+	EXPECT_EQ(0, to_private_soon(c, 0, WINDOW));
 	EXPECT_PRIVATE(0, WINDOW);
 	guest_check(c, 0, WINDOW, PUBLIC);
 	h->close(&w);
@@ -1227,13 +1224,36 @@ TEST_F_TIMEOUT(user, advice, TIMEOUT)
 
 /* A task that sleeps for a futex has no page. */
 
+static pid_t waiter;
+
 static void *wait_for_futex(void *arg)
 {
 	const struct timespec timeout = { .tv_sec = 1 };
 	u32 *word = arg;
 
+	WRITE_ONCE(waiter, gettid());
 	return (void *)(long)(syscall(__NR_futex, word, FUTEX_WAIT, 0, &timeout, NULL, 0) ?
 			      errno : 0);
+}
+
+/* Before that it would not find the word. */
+static bool waits_for_futex(void)
+{
+	const double end = conv_now() + POOL_PATIENCE;
+	char path[64], wchan[64];
+	ssize_t n;
+	int fd;
+
+	do {
+		usleep(1000);
+		snprintf(path, sizeof(path), "/proc/self/task/%d/wchan", READ_ONCE(waiter));
+		fd = open(path, O_RDONLY);
+		n = fd < 0 ? 0 : read(fd, wchan, sizeof(wchan) - 1);
+		wchan[max(n, 0)] = 0;
+		if (fd >= 0)
+			close(fd);
+	} while (!strstr(wchan, "futex") && conv_now() < end);
+	return strstr(wchan, "futex");
 }
 
 TEST_F_TIMEOUT(user, futex_waiter, TIMEOUT)
@@ -1245,7 +1265,7 @@ TEST_F_TIMEOUT(user, futex_waiter, TIMEOUT)
 	EXPECT_EQ(0, to_shared(c, P(PAGE), P(1)));
 	EXPECT_EQ(0, host_write(c->mem + P(PAGE), 0));
 	kvm_pthread_create(&thread, NULL, wait_for_futex, c->mem + P(PAGE));
-	usleep(300000);
+	EXPECT_TRUE(waits_for_futex());
 	EXPECT_EQ(0, to_private(c, P(PAGE), P(1)));
 	guest_mark(c, P(PAGE), P(1), SECRET);
 	EXPECT_EQ(-1, syscall(__NR_futex, c->mem + P(PAGE), FUTEX_WAKE, 1, NULL, NULL, 0));
