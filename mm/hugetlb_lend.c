@@ -249,6 +249,7 @@ static void reservation_regain(struct hugetlb_reservation *resv)
 {
 	lockdep_assert_held(&resv->lock);
 
+	resv->may_regain = false;
 	while (resv->nr_lost && !resv->destroyed &&
 	       !hugepage_subpool_grow(resv->spool))
 		resv->nr_lost--;
@@ -280,6 +281,7 @@ static void loan_go_home(struct hugetlb_loan *loan)
 		hugepage_subpool_shrink(resv->spool);
 		resv->nr_lost++;
 	}
+	resv->may_regain = resv->nr_lost;
 
 	__folio_clear_lent(folio);
 	__folio_set_hugetlb(folio);
@@ -340,8 +342,7 @@ static void loans_go_home(struct hugetlb_reservation *resv,
 	wake_up_all(&lent_pool(resv->h)->wait);
 }
 
-/* Returns true if there was something to take home. */
-static bool take_home(struct hugetlb_reservation *resv)
+static void take_home(struct hugetlb_reservation *resv)
 {
 	struct llist_node *list;
 
@@ -350,7 +351,6 @@ static bool take_home(struct hugetlb_reservation *resv)
 	list = llist_del_all(&resv->returned);
 	if (list)
 		loans_go_home(resv, list);
-	return list;
 }
 
 /**
@@ -366,8 +366,9 @@ static bool take_home(struct hugetlb_reservation *resv)
 void hugetlb_reservation_flush(struct hugetlb_reservation *resv)
 {
 	guard(mutex)(&resv->lock);
+	take_home(resv);
 	/* Not each time: the pool may allocate a huge page to have one to spare. */
-	if (take_home(resv) && unlikely(resv->nr_lost))
+	if (unlikely(resv->may_regain))
 		reservation_regain(resv);
 }
 EXPORT_SYMBOL_FOR_BORROWERS(hugetlb_reservation_flush);

@@ -40,6 +40,7 @@ struct hugetlb_cgroup;
  * @work: takes them home
  * @nr_lost: number of huge pages that are promised no more, since pages have failed
  *           and the pool had no others; @lock
+ * @may_regain: pages have come home since the pool was last asked for others; @lock
  * @destroyed: its owner has given it up; what is outstanding is awaited by the pool
  */
 struct hugetlb_reservation {
@@ -54,6 +55,7 @@ struct hugetlb_reservation {
 	struct mutex lock;		/* held while loans go home */
 	struct work_struct work;
 	unsigned long nr_lost;
+	bool may_regain;
 	bool destroyed;
 };
 

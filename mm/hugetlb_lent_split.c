@@ -268,8 +268,9 @@ static void split_postpone_merges(struct hugetlb_loan *loan)
  *          since it was prepared; of the caller, it has one reference.  See
  *          linux/hugetlb_lend.h for the invalidate lock.
  * Return: 0; or -EAGAIN if the folio is in use otherwise, is not in the page cache
- *         that it was in, or was split around a page that has failed.  Then nothing has changed, and the split is still
- *         the caller's, to commit it again or to cancel it.
+ *         that it was in, or was split around a page that has failed.  Then nothing
+ *         has changed, and the split is still the caller's, to commit it again or to
+ *         cancel it.
  */
 int hugetlb_lent_split_commit(struct hugetlb_lent_split *split)
 {

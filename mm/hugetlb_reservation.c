@@ -25,11 +25,11 @@
  *   lent out (mm/hugetlb_lend.c); counted in used_hpages of the subpool
  *
  * and rsv_hpages + used_hpages is constant, unless a page comes home with memory errors
- * and the pool has no other one, see hugepage_subpool_shrink().  hugetlb_reservation_alloc_folio() moves
- * one page from the first state to the second.  When all of the page has returned
- * it is taken home, and is back in the first.  After hugetlb_reservation_destroy()
- * nothing is reserved, and a page that is outstanding goes to the pool for any user;
- * the subpool goes with the last of them.
+ * and the pool has no other one, see hugepage_subpool_shrink().
+ * hugetlb_reservation_alloc_folio() moves one page from the first state to the second.
+ * When all of the page has returned it is taken home, and is back in the first.  After
+ * hugetlb_reservation_destroy() nothing is reserved, and a page that is outstanding goes
+ * to the pool for any user; the subpool goes with the last of them.
  *
  * A page may be on its way home at the moment in which it is asked for.  The task
  * waits for that, for WAIT_MAX at most, unless it is killed.  hugetlb_alloc_folio()
