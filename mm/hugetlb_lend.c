@@ -261,7 +261,6 @@ static void loan_go_home(struct hugetlb_loan *loan)
 	struct folio *folio = page_folio(loan->page);
 	struct lent_pool *pool = lent_pool(loan->h);
 	struct hugetlb_reservation *resv = loan->resv;
-	bool failed;
 
 	loan_clear_flags(folio);
 	trace_hugetlb_lent_home(folio, resv->destroyed);
@@ -271,17 +270,6 @@ static void loan_go_home(struct hugetlb_loan *loan)
 
 	spin_lock_irq(&hugetlb_lock);
 	list_del(&loan->entry);
-
-	/*
-	 * A page that is of no use is not what the reservation promises.  Others have
-	 * been promised the rest of the pool.
-	 */
-	failed = hugetlb_loan_has_hwpoison(loan);
-	if (failed && !resv->destroyed) {
-		hugepage_subpool_shrink(resv->spool);
-		resv->nr_lost++;
-	}
-	resv->may_regain = resv->nr_lost;
 
 	__folio_clear_lent(folio);
 	__folio_set_hugetlb(folio);
@@ -296,12 +284,9 @@ static void loan_go_home(struct hugetlb_loan *loan)
 	list_add(&folio->lru, &loan->h->hugepage_activelist);
 	spin_unlock_irq(&hugetlb_lock);
 
-	if (failed) {
-		free_failed_huge_folio(folio);
-		hugetlb_dissolve_hwpoison(folio, loan->h);
-	} else {
-		free_huge_folio(folio);
-	}
+	if (free_lent_huge_folio(folio) && !resv->destroyed)
+		resv->nr_lost++;
+	resv->may_regain = resv->nr_lost;
 	hugetlb_loan_free(loan);
 
 	/* A task that sees none coming must see those that are home. */
@@ -358,7 +343,7 @@ static void take_home(struct hugetlb_reservation *resv)
  * @resv: the reservation that they belong to
  *
  * On return, all pages of the reservation whose last references were put before,
- * by any task, are reserved again.
+ * by any task, are reserved again, but for those with memory errors.
  *
  * Context: task context, may sleep.  The caller holds no lock that merged() of the
  *          reservation takes.
@@ -414,7 +399,7 @@ void hugetlb_reservation_workfn(struct work_struct *work)
 	struct hugetlb_reservation *resv =
 		container_of(work, struct hugetlb_reservation, work);
 
-	/* It cannot wait for the page allocator, which getting pages may take. */
+	/* The next caller has back what is lost; a huge page may take long to allocate. */
 	scoped_guard(mutex, &resv->lock)
 		take_home(resv);
 	hugetlb_reservation_put(resv);

@@ -238,7 +238,7 @@ void hugetlb_loan_keep_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
 void hugetlb_loan_return_hwpoison(struct hugetlb_loan *loan, struct folio *folio);
 int hugetlb_loan_isolate_hwpoison(struct hugetlb_loan *loan);
 bool hugetlb_loan_has_hwpoison(struct hugetlb_loan *loan);
-void hugetlb_dissolve_hwpoison(struct folio *folio, const struct hstate *h);
+void hugetlb_free_hwpoison(struct folio *folio);
 #else
 static inline void hugetlb_loan_spread_hwpoison(struct hugetlb_loan *loan) { }
 static inline void hugetlb_loan_keep_hwpoison(struct hugetlb_loan *loan,
@@ -255,8 +255,7 @@ static inline bool hugetlb_loan_has_hwpoison(struct hugetlb_loan *loan)
 	return false;
 }
 
-static inline void hugetlb_dissolve_hwpoison(struct folio *folio,
-					     const struct hstate *h) { }
+static inline void hugetlb_free_hwpoison(struct folio *folio) { }
 #endif
 
 #else /* !CONFIG_HUGETLB_LEND */
@@ -273,6 +272,7 @@ static inline struct hugetlb_loan *hugetlb_lent_get_loan(struct page *page)
 }
 
 static inline void hugetlb_loan_put(struct hugetlb_loan *loan) { }
+static inline void hugetlb_free_hwpoison(struct folio *folio) { }
 
 static inline void hugetlb_lent_block_steps(void) { }
 static inline void hugetlb_lent_unblock_steps(void) { }

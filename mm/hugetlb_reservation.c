@@ -25,7 +25,7 @@
  *   lent out (mm/hugetlb_lend.c); counted in used_hpages of the subpool
  *
  * and rsv_hpages + used_hpages is constant, unless a page comes home with memory errors
- * and the pool has no other one, see hugepage_subpool_shrink().
+ * and the pool has no other one, see free_lent_huge_folio().
  * hugetlb_reservation_alloc_folio() moves one page from the first state to the second.
  * When all of the page has returned it is taken home, and is back in the first.  After
  * hugetlb_reservation_destroy() nothing is reserved, and a page that is outstanding goes

@@ -41,12 +41,31 @@ program tidy <<< '! pidof sleep'
 # The shell that runs the programs, and with it all that ends them
 program hang <<< 'kill -STOP $PPID'
 program again.sh <<< 'echo "rcu: INFO: rcu_preempt stalled: kthread timer wakeup didn'"'"'t happen" > /dev/kmsg; sleep 1000'
+mkdir "$work/tests/guest/kvm"
+program kvm/lost <<- 'EOF'
+	echo "TAP version 13"; echo 1..2; echo "ok 1 first"; echo "not ok 2 second"
+	while read -r line; do
+		echo "$line" > /dev/kmsg
+	done <<-END
+		rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:
+		NMI backtrace for cpu 0
+		RIP: 0010:queued_spin_lock_slowpath+0x69/0x219
+		<IRQ>
+		handle_edge_irq+0x1a/0x1e0
+		__common_interrupt+0x3e/0xa0
+		</IRQ>
+		<TASK>
+		vcpu_enter_guest+0x5d1/0x13b0
+		</TASK>
+	END
+	sleep 1000
+EOF
 program host <<< 'echo "TAP version 13"; echo 1..1; echo "ok 1 here"'
 mv "$work/tests/guest/host" "$work/tests/host/host.sh"
 {
 	echo "[one] --mem 1G"
 	printf '60 %s\n' good bad skip headless plan-last silent silent-bad no-plan short liar
-	printf '%s\n' '3 slow' '60 warn' '60 panic' '60 silent after' '60 litter' '60 tidy' '3 hang' '60 silent again' '60 again.sh x' '60 silent end'
+	printf '%s\n' '3 slow' '60 warn' '60 panic' '60 silent after' '60 litter' '60 tidy' '3 hang' '60 silent again' '60 again.sh kvm/x' '60 kvm/lost' '60 silent end'
 	echo "[two] --mem 1G --hugepages 1G:64"
 	printf '60 %s\n' absent silent
 } > "$work/tests/vm.list"
@@ -61,7 +80,8 @@ lines=("ok host: host.sh: here" "ok one: good: first" "ok one: good: \(no name\)
 	"ok one: panic: first" "not ok one: panic: results that its plan has and that did not come: 1"
 	"not ok one: panic: kernel: .*Kernel panic - not syncing: sysrq.*" "ok one: silent after" "ok one: litter" "ok one: tidy"
 	"not ok one: hang: the VM hung: it did not stop the program in 8 s" "ok one: silent again"
-	"not ok one: again.sh x: kernel: .*kthread timer wakeup didn't happen" "ok one: silent end"
+	"not ok one: again.sh kvm/x: kernel: .*kthread timer wakeup didn't happen"
+	"ok one: lost: first" "not ok one: lost: second" "not ok one: lost: kernel: .*rcu_preempt detected stalls on CPUs/tasks:" "ok one: silent end"
 	"not ok two: absent: vm: .*instead of 64 huge pages.*" "not ok two: silent: vm: .*instead of 64 huge pages.*")
 
 ok() {
@@ -83,18 +103,20 @@ junit() {
 		cases = list(ET.parse(sys.argv[1]).iter("testcase"))
 		count = lambda *tags: sum(any(case.find(tag) is not None for tag in tags) for case in cases)
 		bad, skipped = count("failure", "error"), count("skipped")
-		sys.exit([len(cases) - bad - skipped, bad, skipped] != [14, 14, 2])
+		sys.exit([len(cases) - bad - skipped, bad, skipped] != [15, 16, 2])
 	EOF
 }
 
 echo "TAP version 13"
-echo "1..$((${#lines[@]} + 7))"
+echo "1..$((${#lines[@]} + 8))"
 for line in "${lines[@]}"; do
 	ok "reports: ${line//#}" has_line "$line"
 done
-ok "the last line counts" last_line_is "14 passed, 14 failed, 2 skipped"
+ok "the last line counts" last_line_is "15 passed, 16 failed, 2 skipped"
 ok "what QEMU may lose is run three times" \
-	test "$(grep -cE "^# one: again.sh x: .* takes no timer interrupts any more.* Again" "$work/out")" = 2
+	test "$(grep -cE "^# one: again.sh kvm/x: .* takes no timer interrupts any more.* Again" "$work/out")" = 2
+ok "what waits for an interrupt's lock, too" \
+	test "$(grep -cE "^# one: lost: .* waits in an interrupt for .*lock.* Again" "$work/out")" = 2
 ok "failures make it fail" test $status = 1
 ok "junit.xml says the same" junit
 if [ $failed = 1 ]; then
