@@ -703,6 +703,57 @@ TEST_F_TIMEOUT(failure, unpoison, TIMEOUT)
 	EXPECT_EQ(self->corrupted, hardware_corrupted());
 }
 
+static bool set_overcommit(size_t page_size, long nr)
+{
+	return !cg_write_numeric(pool_dir(page_size, -1), "nr_overcommit_hugepages", nr);
+}
+
+/*
+ * A free page fails while all of them are promised.  The pool has to keep it then, and
+ * a surplus page makes up for it.
+ */
+TEST_F_TIMEOUT(failure, surplus, TIMEOUT)
+{
+	const char *path = "/sys/kernel/debug/hwpoison/unpoison-pfn";
+	const size_t page_size = 1UL << variant->page_shift;
+	const struct pool_count *p = &self->before;
+	const long nr = p->free - p->resv;
+	struct conv *c = &self->c;
+	long overcommit;
+	int all, more;
+
+	if (page_size > SZ_2M)
+		SKIP(return, "takes more free pages of 1G than the VM has");
+	if (access(path, W_OK))
+		SKIP(return, "no hwpoison-inject");
+	overcommit = cg_read_long(pool_dir(page_size, -1), "nr_overcommit_hugepages");
+	ASSERT_LE(0, overcommit);
+
+	all = gmem_create(&c->g, nr);
+	ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, 1));
+	ASSERT_TRUE(pool_is_soon(page_size, p->nr, p->free + 1, p->free + 1, p->surplus));
+	FAIL(P(BAD));
+	ASSERT_EQ(self->corrupted + 4, hardware_corrupted());
+	EXPECT_TRUE(pool_is_soon(page_size, p->nr, p->free + 1, p->free + 1, p->surplus));
+
+	/* One for the file, and one for what is lost */
+	EXPECT_TRUE(set_overcommit(page_size, p->surplus + 1));
+	EXPECT_EQ(ENOMEM, gmem_create_errno(&c->g, 1));
+	EXPECT_TRUE(set_overcommit(page_size, p->surplus + 2));
+	more = gmem_create(&c->g, 1);
+	EXPECT_EQ(0, gmem_populate(&c->g, all, 0, nr));
+	EXPECT_EQ(0, gmem_populate(&c->g, c->fd, 0, 1));
+	EXPECT_EQ(0, gmem_populate(&c->g, more, 0, 1));
+
+	/* The only test that leaves the page in its pool, where others would count it */
+	EXPECT_EQ(0, write_pfn(path, self->pfn[0]));
+	EXPECT_EQ(self->corrupted, hardware_corrupted());
+	kvm_close(more);
+	kvm_close(all);
+	EXPECT_TRUE(set_overcommit(page_size, overcommit));
+	EXPECT_TRUE(pool_is_soon(page_size, p->nr, p->free, p->resv, p->surplus));
+}
+
 /*
  * Errors, conversions and accesses at random, against a model
  */
