@@ -20,7 +20,8 @@ while :; do
 		break
 	fi
 	echo "# The emulated CPU has lost the guest. Again, after this:"
-	sed 's/^/# /' /tmp/again.log
+	# Its TAP would be read as that of this try, whatever is before it in the line
+	sed -E 's/(TAP) version/\1-version/; s/^/# /' /tmp/again.log
 done
 cat /tmp/again.log
 exit "$status"

@@ -60,12 +60,24 @@ program kvm/lost <<- 'EOF'
 	END
 	sleep 1000
 EOF
+# Lost at the first time, by the words that again.sh looks for
+cp tests/guest/again.sh "$work/tests/guest/again-indeed.sh"
+program kvm/once <<- 'EOF'
+	echo "TAP version 13"; echo 1..2; echo "ok 1 first"
+	if [ ! -f /tmp/once ]; then
+		touch /tmp/once
+		echo "# the guest exits for SHUTDOWN, at 0x1000"
+		echo "not ok 2 second"
+		exit 1
+	fi
+	echo "ok 2 second"
+EOF
 program host <<< 'echo "TAP version 13"; echo 1..1; echo "ok 1 here"'
 mv "$work/tests/guest/host" "$work/tests/host/host.sh"
 {
 	echo "[one] --mem 1G"
 	printf '60 %s\n' good bad skip headless plan-last silent silent-bad no-plan short liar
-	printf '%s\n' '3 slow' '60 warn' '60 panic' '60 silent after' '60 litter' '60 tidy' '3 hang' '60 silent again' '60 again.sh kvm/x' '60 kvm/lost' '60 silent end'
+	printf '%s\n' '3 slow' '60 warn' '60 panic' '60 silent after' '60 litter' '60 tidy' '3 hang' '60 silent again' '60 again.sh kvm/x' '60 kvm/lost' '60 again-indeed.sh kvm/once' '60 silent end'
 	echo "[two] --mem 1G --hugepages 1G:64"
 	printf '60 %s\n' absent silent
 } > "$work/tests/vm.list"
@@ -81,7 +93,8 @@ lines=("ok host: host.sh: here" "ok one: good: first" "ok one: good: \(no name\)
 	"not ok one: panic: kernel: .*Kernel panic - not syncing: sysrq.*" "ok one: silent after" "ok one: litter" "ok one: tidy"
 	"not ok one: hang: the VM hung: it did not stop the program in 8 s" "ok one: silent again"
 	"not ok one: again.sh kvm/x: kernel: .*kthread timer wakeup didn't happen"
-	"ok one: lost: first" "not ok one: lost: second" "not ok one: lost: kernel: .*rcu_preempt detected stalls on CPUs/tasks:" "ok one: silent end"
+	"ok one: lost: first" "not ok one: lost: second" "not ok one: lost: kernel: .*rcu_preempt detected stalls on CPUs/tasks:"
+	"ok one: again-indeed.sh kvm/once: first" "ok one: again-indeed.sh kvm/once: second" "ok one: silent end"
 	"not ok two: absent: vm: .*instead of 64 huge pages.*" "not ok two: silent: vm: .*instead of 64 huge pages.*")
 
 ok() {
@@ -103,7 +116,7 @@ junit() {
 		cases = list(ET.parse(sys.argv[1]).iter("testcase"))
 		count = lambda *tags: sum(any(case.find(tag) is not None for tag in tags) for case in cases)
 		bad, skipped = count("failure", "error"), count("skipped")
-		sys.exit([len(cases) - bad - skipped, bad, skipped] != [15, 16, 2])
+		sys.exit([len(cases) - bad - skipped, bad, skipped] != [17, 16, 2])
 	EOF
 }
 
@@ -112,7 +125,7 @@ echo "1..$((${#lines[@]} + 8))"
 for line in "${lines[@]}"; do
 	ok "reports: ${line//#}" has_line "$line"
 done
-ok "the last line counts" last_line_is "15 passed, 16 failed, 2 skipped"
+ok "the last line counts" last_line_is "17 passed, 16 failed, 2 skipped"
 ok "what QEMU may lose is run three times" \
 	test "$(grep -cE "^# one: again.sh kvm/x: .* takes no timer interrupts any more.* Again" "$work/out")" = 2
 ok "what waits for an interrupt's lock, too" \
