@@ -14,7 +14,7 @@ help:	## this list
 	@echo 'LINUX=/path/to/tree-or-tarball  another base than linux-base names (any of the same y-series)'
 	@echo 'QEMU=path  JOBS=N  V=1  FORCE=1 (tree, refresh, distclean: discard what the other side lacks)'
 
-.PHONY: run test test-debug test-alloc test-races fuzz test-planted vm
+.PHONY: run test test-debug test-alloc test-races test-lingering fuzz test-planted vm
 run: kernel initramfs	## do all it needs, boot a VM, run the demo in it; leaves build/run
 	@scripts/run
 
@@ -29,6 +29,9 @@ test-debug: kernel-debug initramfs selftests	## the same on a kernel with KASAN,
 
 test-races: kernel-kcsan initramfs selftests	## those for a kernel that delays the series' code and finds data races in it
 	@scripts/test --config kcsan
+
+test-lingering: kernel initramfs selftests	## all orders in which users of 1G pages let go, and 1000 random ones
+	@GMEM_FULL=1 GMEM_ROUNDS=$${GMEM_ROUNDS:-1000} scripts/test --timeout-factor 20 --filter '^lingering:'
 
 fuzz: kernel-debug initramfs selftests	## fuzz guest_memfd, 30 minutes for each page size; leaves build/fuzz
 	@scripts/fuzz

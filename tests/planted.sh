@@ -5,7 +5,8 @@
 # Does the stress test of conversion find bugs? For each tests/planted/PLANT.patch
 # (default: all) build a kernel with that bug, and run the test in a VM until it
 # fails; print what it took. Without a bug it must pass. The bugs are planted in a
-# copy of build/linux, in build/planted.
+# copy of build/linux, in build/planted. Then the fuzzer makes mistakes of its own,
+# which are what a leak would look like, and must find them.
 # Environment: SEED=N (default: 1), SECONDS_EACH=N for how long the test runs
 set -euo pipefail
 # shellcheck source=scripts/lib.sh
@@ -24,7 +25,10 @@ done
 seed=${SEED:-1} seconds=${SECONDS_EACH:-60}
 test=kvm/x86/guest_memfd_conversions_stress
 program=$build/selftests/bin/$test
-[ -x "$program" ] || die "there is no ${program#"$root"/}: run 'make selftests'"
+fuzzer=$build/selftests/bin/kvm/x86/guest_memfd_fuzz
+for file in "$program" "$fuzzer"; do
+	[ -x "$file" ] || die "there is no ${file#"$root"/}: run 'make selftests'"
+done
 [ -f "$build/linux/Makefile" ] || die "there is no kernel tree in build/linux: run 'make tree'"
 
 # What scripts/kernel takes for the repository
@@ -71,14 +75,15 @@ restore() {
 	done
 }
 
-# run NAME: the test's exit status; leaves its output and the time it took
+# run NAME PROGRAM ARG...: its exit status; leaves its output and the time it took
 run() {
-	local log=$copy/$1.log start
+	local name=$1 program=$2 log=$copy/$1.log start
+	shift 2
 	rm -f "$log.status"
 	{
 		"$root/scripts/vm" --kernel "$out/arch/x86/boot/bzImage" --mem 8G --hugepages 1G:2,2M:16 --hvo on \
-			--append panic_on_warn=1 --log "$copy/$1.dmesg" --timeout $((seconds * 6 + 600)) --file "$program:/stress" -- \
-			/stress -s "$seed" -t "$seconds" 2> "$log.err" || echo $? > "$log.status"
+			--append panic_on_warn=1 --log "$copy/$name.dmesg" --timeout $((seconds * 6 + 600)) --file "$program:/program" -- \
+			/program "$@" 2> "$log.err" || echo $? > "$log.status"
 	} | while IFS= read -r line; do
 		printf '%d %s\n' "$(date +%s)" "$line"
 	done > "$log"
@@ -91,13 +96,13 @@ run() {
 }
 
 echo "TAP version 13"
-echo "1..$((${#plants[@]} + 1))"
+echo "1..$((${#plants[@]} + 3))"
 nr=0 failed=0
 for plant in "${plants[@]}"; do
 	nr=$((nr + 1))
 	plant "$plant"
 	"$copy/scripts/kernel" test >&2
-	run "$plant"
+	run "$plant" "$program" -s "$seed" -t "$seconds"
 	restore "$plant"
 	what=$(sed '/^$/,$d' "$root/tests/planted/$plant.patch" | tr '\n' ' ')
 	# The test says so, or the kernel does
@@ -113,7 +118,7 @@ for plant in "${plants[@]}"; do
 done
 nr=$((nr + 1))
 "$copy/scripts/kernel" test >&2
-run none
+run none "$program" -s "$seed" -t "$seconds"
 if [ "$status" = 0 ]; then
 	echo "ok $nr without a bug the test passes, in $took s"
 else
@@ -121,4 +126,15 @@ else
 	echo "# after $took s: status $status, $found"
 	failed=1
 fi
+for mistake in secret foreign; do
+	nr=$((nr + 1))
+	run "fuzz-$mistake" "$fuzzer" --seed "$seed" --seconds "$seconds" --plant "$mistake"
+	if [ "$status" = 1 ]; then
+		echo "ok $nr the fuzzer finds its mistake '$mistake' in $took s"
+	else
+		echo "not ok $nr the fuzzer finds its mistake '$mistake'"
+		echo "# after $took s: status $status, $found"
+		failed=1
+	fi
+done
 exit $failed

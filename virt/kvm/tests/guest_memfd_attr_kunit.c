@@ -949,7 +949,7 @@ static void test_walk_pud(struct kunit *test)
 	walk_beside_writer(test, PUD_ORDER);
 }
 
-#ifdef CONFIG_FAULT_INJECTION
+#ifdef CONFIG_FAILSLAB
 static int fail_one(struct attr_test *at, pgoff_t start, pgoff_t end,
 		    bool private, unsigned int n, unsigned int *left)
 {
@@ -995,7 +995,7 @@ static unsigned int fail_each(struct attr_test *at, pgoff_t start, pgoff_t end,
 /* Each allocation of a preparation is made to fail in turn. */
 static void test_fail_nth(struct kunit *test)
 {
-#ifdef CONFIG_FAULT_INJECTION
+#ifdef CONFIG_FAILSLAB
 	struct attr_test *at = attr_begin(test, 16 * PMD_PAGES);
 	const bool initial = model_initial(at);
 	unsigned int i, left, failed = 0;

@@ -109,14 +109,19 @@ static void all_or_nothing(struct __test_metadata *_metadata, nomem_data *self,
 	struct conv *c = &self->c;
 	struct guest_maps before, after;
 	int r, n, failed = 0, survived = 0;
+	struct pool_count pool, pool_after;
+	long shared, shared_other, i;
 	struct three_slots t;
 	bool done = false;
-	long shared, i;
 
+	/* Of two stores, the guest has marked one with 1 and the private one with 2. */
 	three_slots_setup(&t, c, 1);
+	EXPECT_EQ(0, vm_to_private(c, AT_STORES, SZ_2M));
+	guest_mark(c, AT_STORES, SZ_2M, 2);
 	for (n = 1; !done && n < 1000; n++) {
-		/* Each third page is not in the wanted state. */
+		/* Each third page is not in the wanted state, and no page of two stores. */
 		EXPECT_EQ(0, vm_convert(c->g.vm, TEST_GPA, THREE_SIZE, private));
+		EXPECT_EQ(0, vm_convert(c->g.vm, TEST_GPA + AT_STORES, SZ_2M, !private));
 		for (i = 0; i < 60; i += 3) {
 			EXPECT_EQ(0, gmem_convert(c->fd, P(i), P(1), !private, NULL));
 			EXPECT_EQ(0, gmem_convert(c->fd, WINDOW - P(i + 1), P(1), !private,
@@ -129,6 +134,8 @@ static void all_or_nothing(struct __test_metadata *_metadata, nomem_data *self,
 		guest_check(c, AT_OTHER, OTHER_SIZE, 1);
 		guest_run(c, OP_NONE, 0, 0, 0);
 		shared = conv_fdinfo(c, "gmem-shared");
+		shared_other = atol(gmem_fdinfo(t.other_fd, "gmem-shared"));
+		read_pool(c->g.page_size, &pool);
 		before = conv_maps(c);
 
 		arm(self, n);
@@ -137,6 +144,8 @@ static void all_or_nothing(struct __test_metadata *_metadata, nomem_data *self,
 		if (!r) {
 			survived++;
 			EXPECT_NE(shared, conv_fdinfo(c, "gmem-shared"));
+			EXPECT_NE(shared_other, atol(gmem_fdinfo(t.other_fd, "gmem-shared")));
+			guest_check(c, AT_STORES, SZ_2M, private ? 2 : 1);
 			continue;
 		}
 
@@ -146,6 +155,9 @@ static void all_or_nothing(struct __test_metadata *_metadata, nomem_data *self,
 		after = conv_maps(c);
 		EXPECT_EQ(0, memcmp(&before, &after, sizeof(before)));
 		EXPECT_EQ(shared, conv_fdinfo(c, "gmem-shared"));
+		EXPECT_EQ(shared_other, atol(gmem_fdinfo(t.other_fd, "gmem-shared")));
+		read_pool(c->g.page_size, &pool_after);
+		EXPECT_EQ(0, memcmp(&pool, &pool_after, sizeof(pool)));
 		for (i = 0; i < 60; i++)
 			EXPECT_EQ(0, conv_wrong_state(c, P(i), P(1),
 						      i % 3 ? private : !private));
@@ -154,11 +166,13 @@ static void all_or_nothing(struct __test_metadata *_metadata, nomem_data *self,
 		after = conv_maps(c);
 		if (kvm_is_tdp_enabled())
 			EXPECT_EQ(before.faults, after.faults);
+		guest_check(c, AT_STORES, SZ_2M, private ? 1 : 2);
 
 		/* The same again */
 		EXPECT_EQ(0, vm_convert(c->g.vm, TEST_GPA + first, size, private));
 		EXPECT_EQ(0, conv_wrong_state(c, P(9), P(64), private));
 		guest_check(c, 0, WINDOW, 1);
+		guest_check(c, AT_STORES, SZ_2M, private ? 2 : 1);
 	}
 	TH_LOG("%d allocations made it fail, %d did not", failed, survived - 1);
 	EXPECT_TRUE(done);
@@ -373,6 +387,7 @@ FIXTURE_VARIANT(limit)
 
 /* As many pages of the vmemmap as exceed the limit by far */
 FIXTURE_VARIANT_ADD(limit, 4k) { .page_shift = 12, .size = SZ_1G };
+FIXTURE_VARIANT_ADD(limit, 2m) { .page_shift = 21, .size = SZ_1G };
 FIXTURE_VARIANT_ADD(limit, 1g) { .page_shift = 30, .size = SZ_1G };
 
 #define LIMIT	SZ_1M
@@ -448,6 +463,22 @@ static bool uncharged(limit_data *self)
 	}
 	ksft_print_msg("%ld bytes are charged\n", charged);
 	return false;
+}
+
+/*
+ * What is charged once the page tables of the tasks that were in the cgroup are gone.
+ * It has to be what the file keeps, at least.
+ */
+static long charged_for_file(limit_data *self)
+{
+	int i;
+
+	for (i = 0; i < 300; i++) {
+		if (!cg_read_key_long(self->cgroup, "memory.stat", "pagetables "))
+			break;
+		usleep(100000);
+	}
+	return cg_read_key_long(self->cgroup, "memory.stat", "kernel ");
 }
 
 static int fragment(struct conv *c)
@@ -535,6 +566,7 @@ static void share_each(struct __test_metadata *_metadata, limit_data *self)
 TEST_F_TIMEOUT(limit, touch, TIMEOUT)
 {
 	struct conv *c = &self->c;
+	long vmemmap;
 	int status;
 
 	if (variant->page_shift == 12)
@@ -544,7 +576,11 @@ TEST_F_TIMEOUT(limit, touch, TIMEOUT)
 	EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL)
 		TH_LOG("status 0x%x", status);
 	EXPECT_LT(0, cg_read_key_long(self->cgroup, "memory.events", "oom_kill "));
-	EXPECT_LT(self->vmemmap, conv_fdinfo(c, "gmem-vmemmap"));
+	vmemmap = conv_fdinfo(c, "gmem-vmemmap") - self->vmemmap;
+	TH_LOG("%ld kB of the vmemmap, %ld kB charged", vmemmap,
+	       charged_for_file(self) / 1024);
+	EXPECT_LT(LIMIT / 1024 / 4, vmemmap);
+	EXPECT_LE(vmemmap, charged_for_file(self) / 1024);
 
 	/* Others can touch what it could not. */
 	EXPECT_EQ(0, touch_each(c));
@@ -570,6 +606,39 @@ TEST_F_TIMEOUT(limit, populate, TIMEOUT)
 	EXPECT_EQ(0, to_private(c, 0, c->size));
 	EXPECT_TRUE(conv_wait_merged(c));
 	EXPECT_TRUE(uncharged(self));
+}
+
+static int populate_all(struct conv *c)
+{
+	return fallocate(c->fd, FALLOC_FL_KEEP_SIZE, 0, c->size) ? errno : 0;
+}
+
+/* What describes a page that is lent, and where it is in the file */
+TEST_F_TIMEOUT(limit, lent, TIMEOUT)
+{
+	const long least = self->c.size / SZ_2M * 160;
+	struct conv *c = &self->c;
+	long charged, left = 0;
+	int status, i;
+
+	if (variant->page_shift != 21)
+		SKIP(return, "too few pages to tell");
+	status = run_limited(self, populate_all, true);
+	EXPECT_TRUE(WIFEXITED(status));
+	EXPECT_EQ(0, WEXITSTATUS(status));
+	charged = charged_for_file(self);
+	TH_LOG("%ld bytes are charged", charged);
+	EXPECT_LE(least, charged);
+
+	EXPECT_EQ(0, fallocate(c->fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0,
+			       c->size));
+	for (i = 0; i < 300; i++) {
+		left = charged_for_file(self);
+		if (left <= charged - least)
+			break;
+		usleep(100000);
+	}
+	EXPECT_LE(left, charged - least);
 }
 
 /* Take all of the machine's memory. */

@@ -4,10 +4,11 @@
  *
  * Threads convert pages between private and shared, by both ioctls, visit them
  * from the guest and from the host, pin, punch, populate, mlock and zap them, and
- * fork.  The model knows of each page whether it is private, what it contains, and
- * how often it is pinned.  What a page contains is a tag that names the page and
- * is written once only, so that data of another page, or old data, are known for
- * what they are.
+ * fork.  Meanwhile the dirty pages of the guest's own memory are logged, and a
+ * memslot comes and goes.  The model knows of each page whether it is private, what
+ * it contains, and how often it is pinned.  What a page contains is a tag that names
+ * the page and is written once only, so that data of another page, or old data, are
+ * known for what they are.
  *
  * The pages are in two files of one VM: huge pages, the last of which is split
  * between two memslots, and a few pages of 4K beside them.  Blocks of 64 pages are
@@ -56,8 +57,9 @@
 #include "../../../../mm/gup_test.h"
 
 #define MAX_VCPUS	8
-#define NR_HOST		3	/* threads, and one for whole huge pages */
-#define MAX_THREADS	(MAX_VCPUS + NR_HOST + 1)
+#define NR_HOST		3	/* threads */
+#define NR_OTHERS	(NR_HOST + 2)	/* for whole huge pages and for other slots, too */
+#define MAX_THREADS	(MAX_VCPUS + NR_OTHERS)
 
 #define BLOCK_PAGES	64L
 #define AREA_PAGES	512L	/* what the guest maps as 2M */
@@ -67,9 +69,11 @@
 #define MAIN_SLOT	TEST_SLOT
 #define TAIL_SLOT	(TEST_SLOT + 1)
 #define SIDE_SLOT	(TEST_SLOT + 2)
+#define OTHER_SLOT	(TEST_SLOT + 3)	/* of ordinary memory, now and then */
 
 /* The last half of the last huge page is in front of the rest. */
 #define TAIL_END	(TEST_GPA + SZ_1G)
+#define OTHER_GPA	(TEST_GPA + 16ULL * SZ_1G)
 
 /* Seconds */
 #define FIRST_ROUND	1.0
@@ -386,6 +390,8 @@ enum op_kind {
 	OP_UNIT_PUNCH,
 	OP_UNIT_QUIET,
 	OP_UNIT_MERGED,
+	OP_DIRTY_LOG,
+	OP_OTHER_SLOT,
 	OP_SECRET_CYCLE,
 	OP_SECRET_READ,
 	OP_SECRET_WRITE,
@@ -435,6 +441,8 @@ static const char * const op_names[NR_OPS] = {
 	[OP_UNIT_PUNCH] = "punch a huge page",
 	[OP_UNIT_QUIET] = "convert no page of a huge page",
 	[OP_UNIT_MERGED] = "merged among the others",
+	[OP_DIRTY_LOG] = "dirty log of another slot",
+	[OP_OTHER_SLOT] = "another slot comes and goes",
 	[OP_SECRET_CYCLE] = "secret written and removed",
 	[OP_SECRET_READ] = "host reads a secret page",
 	[OP_SECRET_WRITE] = "host writes a secret page",
@@ -2234,6 +2242,46 @@ static void *do_choices(void *arg)
 	return NULL;
 }
 
+/* What the VM does with slots of ordinary memory; vCPUs write to slot 0 all the time. */
+static void *do_other_slots(void *arg)
+{
+	struct userspace_mem_region *own = memslot2region(w.vm, 0);
+	const u32 flags = own->region.flags;
+	struct thread *t = arg;
+	unsigned long *dirty;
+	long nr_words, i;
+	struct event *e;
+	void *mem;
+
+	nr_words = DIV_ROUND_UP(own->region.memory_size / SZ_4K, 64);
+	dirty = calloc(nr_words, sizeof(*dirty));
+	TEST_ASSERT(dirty, "no memory");
+	mem = kvm_mmap(SZ_2M, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+
+	while (!READ_ONCE(w.stop)) {
+		e = begin_event(t, OP_DIRTY_LOG, 0, 0, 0);
+		vm_mem_region_set_flags(w.vm, 0, flags | KVM_MEM_LOG_DIRTY_PAGES);
+		usleep(random_below(t, 50000));
+		kvm_vm_get_dirty_log(w.vm, 0, dirty);
+		vm_mem_region_set_flags(w.vm, 0, flags);
+		end_event(e, 0);
+		for (i = 0; i < nr_words && !dirty[i]; i++)
+			;
+		t->done[OP_DIRTY_LOG] += i < nr_words;
+
+		e = begin_event(t, OP_OTHER_SLOT, 0, 0, 0);
+		vm_set_user_memory_region2(w.vm, OTHER_SLOT, 0, OTHER_GPA, SZ_2M, mem,
+					   -1, 0);
+		usleep(random_below(t, 5000));
+		vm_set_user_memory_region2(w.vm, OTHER_SLOT, 0, OTHER_GPA, 0, mem, -1, 0);
+		done(t, e);
+		usleep(random_below(t, 50000));
+	}
+	kvm_munmap(mem, SZ_2M);
+	free(dirty);
+	return NULL;
+}
+
 static void print_file(const char *path, const char *what)
 {
 	char line[256];
@@ -2342,7 +2390,8 @@ static void run_threads(double seconds)
 	WRITE_ONCE(w.stop, false);
 	for (i = 0; i < nr_threads; i++)
 		kvm_pthread_create(&threads[i].thread, NULL,
-				   i == nr_threads - 1 ? do_chores : do_choices,
+				   i == nr_threads - 1 ? do_other_slots :
+				   i == nr_threads - 2 ? do_chores : do_choices,
 				   &threads[i]);
 	usleep(seconds * 1000000);
 	WRITE_ONCE(w.stop, true);
@@ -2806,7 +2855,7 @@ static void set_up_threads(void)
 {
 	int i;
 
-	nr_threads = nr_vcpus + NR_HOST + 1;
+	nr_threads = nr_vcpus + NR_OTHERS;
 	for (i = 0; i < nr_threads; i++) {
 		struct thread *t = &threads[i];
 
@@ -2965,7 +3014,7 @@ static void test_size(double seconds)
 		usleep(100000);
 	}
 	ksft_print_msg("%s: %.0f s, %.0f of them with %d vCPUs and %d other threads\n",
-		       w.size_name, now() - start, ran, nr_vcpus, NR_HOST + 1);
+		       w.size_name, now() - start, ran, nr_vcpus, NR_OTHERS);
 	report(ran);
 	set_deadline(0);
 	free_model();

@@ -396,30 +396,50 @@ static bool run_restless(void *arg)
 	return !r->nr_wrong;
 }
 
+/* Pages that the vCPU does not use become private or shared; the last error */
+static int toggle_error;
+
+static bool toggle(void *arg)
+{
+	struct conv *c = arg;
+	int r;
+
+	r = to_private(c, P(1), P(2)) ?: to_shared(c, P(1), P(2));
+	r = r ?: host_touch(c->mem + P(1));
+	if (r)
+		WRITE_ONCE(toggle_error, r);
+	return !r;
+}
+
 /*
- * 7. A slot that is deleted and created while a vCPU uses it.  There is nothing, or
- * there is memory in the state of the file.
+ * 7. A slot that is deleted and created while a vCPU uses it, and its file is converted.
+ * There is nothing, or there is memory in the state of the file.
  */
 TEST_F_TIMEOUT(file, recreated_slot, TIMEOUT)
 {
 	struct conv *c = &self->c;
 	struct restless restless = { .vcpu = c->g.vcpu[1] };
-	struct looper l;
+	struct looper l, converter;
 	double end;
 
 	EXPECT_EQ(0, to_shared(c, 0, WINDOW / 2));
 	guest_mark(c, 0, WINDOW, 1);
 	set_vcpu_cmd(&c->g, 1, OP_TOUCH, P(4), WINDOW - P(8), 1);
 	start_loop(&l, run_restless, &restless);
+	toggle_error = 0;
+	start_loop(&converter, toggle, c);
 	end = conv_now() + 2;
-	while ((conv_now() < end || !READ_ONCE(l.rounds)) &&
-	       !READ_ONCE(restless.nr_wrong)) {
+	while ((conv_now() < end || !READ_ONCE(l.rounds) ||
+		!READ_ONCE(converter.rounds)) &&
+	       !READ_ONCE(restless.nr_wrong) && !READ_ONCE(toggle_error)) {
 		conv_unbind(c, TEST_SLOT);
 		usleep(1000);
 		conv_bind(c, TEST_SLOT, 0, c->size, 0);
 		usleep(20000);
 	}
+	stop_loop(&converter);
 	stop_loop(&l);
+	EXPECT_EQ(0, toggle_error);
 	EXPECT_EQ(0, restless.nr_wrong)
 		TH_LOG("exit %s, flags 0x%llx, page 0x%llx",
 		       exit_reason_str(restless.vcpu->run->exit_reason),
