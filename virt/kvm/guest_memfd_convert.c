@@ -590,13 +590,8 @@ static void convert_zap(struct gmem_conversion *conv, struct gmem_range *range,
 		gfns.attr_filter = conv->private ? KVM_FILTER_SHARED :
 						   KVM_FILTER_PRIVATE;
 
-		/*
-		 * A fault next to the range could have found one state in all of
-		 * a huge page, and be about to map it whole.
-		 */
-		kvm_mmu_invalidate_range_add(kvm,
-			max(round_down(gfns.start, nr), slot->base_gfn),
-			min(round_up(gfns.end, nr), slot->base_gfn + slot->npages));
+		/* It could have found one state in all of a huge page. */
+		kvm_gmem_invalidate_around(kvm, nr, &gfns);
 
 		flush |= kvm_arch_gmem_split_edges(kvm, slot, gfns.start, gfns.end,
 						   &conv->edges);

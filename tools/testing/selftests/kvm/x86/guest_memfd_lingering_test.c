@@ -1957,8 +1957,8 @@ static void pass_by(CHECKER, bool (*fn)(void *arg), struct toucher *t)
 		do_close(_metadata, l);
 		/* A task that has a page from before may get no CPU for a while. */
 		calls = READ_ONCE(loop.rounds);
-		for (end = conv_now() + PATIENCE; READ_ONCE(loop.rounds) == calls &&
-						  conv_now() < end;)
+		end = conv_now() + PATIENCE;
+		while (READ_ONCE(loop.rounds) == calls && conv_now() < end)
 			usleep(100);
 		r = gmem_create_errno(&l->c.g, l->nr);
 		refused += !!r;

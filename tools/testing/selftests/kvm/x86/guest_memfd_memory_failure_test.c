@@ -620,7 +620,7 @@ TEST_F_TIMEOUT(failure, punched_shared, TIMEOUT)
 	ASSERT_EQ(0, gmem_punch(&c->g, c->fd, 0, 1));
 	EXPECT_EQ(0, host_read(c->mem + P(BAD), &value));
 	EXPECT_EQ(0, value);
-	EXPECT_EQ(0, host_mark(c, 0, min((u64)WINDOW, (u64)c->g.page_size), SEED));
+	EXPECT_EQ(0, host_mark(c, 0, min_t(u64, WINDOW, c->g.page_size), SEED));
 	guest_check(c, 0, WINDOW, SEED);
 }
 
