@@ -2489,7 +2489,7 @@ static void test_unused(struct kunit *test)
 	lend_return(lt);
 }
 
-#ifdef CONFIG_FAILSLAB
+#if defined(CONFIG_FAILSLAB) && defined(CONFIG_FAIL_PAGE_ALLOC)
 static long fail_one(struct lend_test *lt, unsigned long first,
 		     unsigned long nr_pages, unsigned int n, unsigned int *left)
 {
@@ -2576,7 +2576,7 @@ static int fail_merge(struct lend_test *lt, unsigned int order, unsigned int n,
 /* Each allocation of prepare is made to fail in turn, and those of a merge. */
 static void test_fail_nth(struct kunit *test)
 {
-#ifdef CONFIG_FAILSLAB
+#if defined(CONFIG_FAILSLAB) && defined(CONFIG_FAIL_PAGE_ALLOC)
 	struct lend_test *lt = lend_borrow(test);
 	unsigned int left, n, failed = 0;
 	int r;
@@ -2601,7 +2601,9 @@ static void test_fail_nth(struct kunit *test)
 			if (left)
 				break;
 			/* One failed, and the merge did without it. */
+			KUNIT_ASSERT_EQ(test, 1, lend_split(lt, lt->nr_pages / 2 - 1, 2));
 			KUNIT_ASSERT_EQ(test, 1, lend_split(lt, 7, 1));
+			KUNIT_ASSERT_EQ(test, 1, lend_split(lt, GRANULE, 1));
 			continue;
 		}
 		failed++;
@@ -2626,7 +2628,7 @@ static void test_fail_nth(struct kunit *test)
 /* Those of a reservation, and of a page from that */
 static void test_fail_reserve(struct kunit *test)
 {
-#ifdef CONFIG_FAILSLAB
+#if defined(CONFIG_FAILSLAB) && defined(CONFIG_FAIL_PAGE_ALLOC)
 	const struct lend_param *param = test->param_value;
 	struct hugetlb_reservation *resv;
 	unsigned int left, n, failed = 0;

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -468,19 +469,22 @@ static bool uncharged(limit_data *self)
 }
 
 /*
- * What is charged once the page tables of the tasks that were in the cgroup are gone.
- * It has to be what the file keeps, at least.
+ * What is charged once the page tables of the tasks that were in the cgroup are gone, as
+ * soon as it is in [@least, @most].  Statistics are added up now and then.
  */
-static long charged_for_file(limit_data *self)
+static long charged_for_file(limit_data *self, long least, long most)
 {
+	long charged = -1;
 	int i;
 
 	for (i = 0; i < 300; i++) {
-		if (!cg_read_key_long(self->cgroup, "memory.stat", "pagetables "))
+		charged = cg_read_key_long(self->cgroup, "memory.stat", "kernel ");
+		if (!cg_read_key_long(self->cgroup, "memory.stat", "pagetables ") &&
+		    charged >= least && charged <= most)
 			break;
 		usleep(100000);
 	}
-	return cg_read_key_long(self->cgroup, "memory.stat", "kernel ");
+	return charged;
 }
 
 static int fragment(struct conv *c)
@@ -568,7 +572,7 @@ static void share_each(struct __test_metadata *_metadata, limit_data *self)
 TEST_F_TIMEOUT(limit, touch, TIMEOUT)
 {
 	struct conv *c = &self->c;
-	long vmemmap;
+	long vmemmap, charged;
 	int status;
 
 	if (variant->page_shift != 30)
@@ -579,10 +583,10 @@ TEST_F_TIMEOUT(limit, touch, TIMEOUT)
 		TH_LOG("status 0x%x", status);
 	EXPECT_LT(0, cg_read_key_long(self->cgroup, "memory.events", "oom_kill "));
 	vmemmap = conv_fdinfo(c, "gmem-vmemmap") - self->vmemmap;
-	TH_LOG("%ld kB of the vmemmap, %ld kB charged", vmemmap,
-	       charged_for_file(self) / 1024);
+	charged = charged_for_file(self, vmemmap * 1024, LONG_MAX);
+	TH_LOG("%ld kB of the vmemmap, %ld kB charged", vmemmap, charged / 1024);
 	EXPECT_LT(LIMIT / 1024 / 4, vmemmap);
-	EXPECT_LE(vmemmap, charged_for_file(self) / 1024);
+	EXPECT_LE(vmemmap, charged / 1024);
 
 	/* Others can touch what it could not. */
 	EXPECT_EQ(0, touch_each(c));
@@ -620,8 +624,8 @@ TEST_F_TIMEOUT(limit, lent, TIMEOUT)
 {
 	const long least = self->c.size / SZ_2M * 160;
 	struct conv *c = &self->c;
-	long charged, left = 0;
-	int status, i;
+	long charged, left;
+	int status;
 
 	if (variant->page_shift != 21)
 		SKIP(return, "needs many pages, but not too many");
@@ -630,18 +634,13 @@ TEST_F_TIMEOUT(limit, lent, TIMEOUT)
 	status = run_limited(self, populate_all, true);
 	EXPECT_TRUE(WIFEXITED(status));
 	EXPECT_EQ(0, WEXITSTATUS(status));
-	charged = charged_for_file(self);
+	charged = charged_for_file(self, least, LONG_MAX);
 	TH_LOG("%ld bytes are charged", charged);
 	EXPECT_LE(least, charged);
 
 	EXPECT_EQ(0, fallocate(c->fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, 0,
 			       c->size));
-	for (i = 0; i < 300; i++) {
-		left = charged_for_file(self);
-		if (left <= charged - least)
-			break;
-		usleep(100000);
-	}
+	left = charged_for_file(self, 0, charged - least);
 	EXPECT_LE(left, charged - least);
 }
 

@@ -404,7 +404,7 @@ static bool toggle(void *arg)
 	struct conv *c = arg;
 	int r;
 
-	r = to_private(c, P(1), P(2)) ?: to_shared(c, P(1), P(2));
+	r = to_private_soon(c, P(1), P(2)) ?: to_shared(c, P(1), P(2));
 	r = r ?: host_touch(c->mem + P(1));
 	if (r)
 		WRITE_ONCE(toggle_error, r);
