@@ -3007,7 +3007,8 @@ static void test_size(double seconds)
 	kvm_vm_free(w.vm);
 	if (!pool_same_soon(w.page_size, &w.pool))
 		fail(-1, "the pool is not as it was before");
-	for (i = 0; read_mlocked() != w.mlocked; i++) {
+	/* Fewer, if batches of a process that ended before are drained by now */
+	for (i = 0; read_mlocked() > w.mlocked; i++) {
 		if (i > PATIENCE * 10)
 			fail(-1, "mlocked are %ld kB, were %ld", read_mlocked(),
 			     w.mlocked);
